@@ -1,0 +1,300 @@
+package codegen
+
+// What a reference of travelling code becomes. Everything that exists in the
+// running kernel keeps its identity there: exported symbols are linked the
+// ordinary way, all others by a livepatch relocation. Only what is new or
+// changed is reached in the module itself; and a pointer to a changed function
+// still leads to the original, which the kernel redirects, so that it is valid
+// after the module has gone.
+
+import (
+	"debug/elf"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/klpc/klpc/elfdiff"
+	"github.com/klpc/klpc/elfobj"
+)
+
+// dest is where a reference of the emitted object leads.
+type dest struct {
+	own     *elfdiff.Piece // the patch's own copy
+	literal bool           // own copy of a literal
+	name    string         // undefined symbol of that name
+	bind    elf.SymBind
+	object  string // of livepatch symbols: whose relocation section it goes to
+}
+
+// Names of undefined symbols that become livepatch symbols carry everything
+// that Finalize needs: .klp.RELAOBJECT.klp.sym.OBJECT.NAME,SYMPOS
+const tempPrefix = ".klp."
+
+func klpName(relaObject, object, name string, sympos int) string {
+	return fmt.Sprintf("%s%s.klp.sym.%s.%s,%d", tempPrefix, relaObject, object, name, sympos)
+}
+
+// include computes what must travel with the roots: vertices are pieces, edges
+// are references to what the running kernel does not have.
+func (u *unitPlan) include(roots []*elfdiff.Piece) {
+	queue := roots
+	for len(queue) > 0 {
+		p := queue[0]
+		queue = queue[1:]
+		if u.included[p] {
+			continue
+		}
+		u.included[p] = true
+		queue = append(queue, p.Parts...)
+		if p.Parent != nil {
+			queue = append(queue, p.Parent)
+		}
+		if p.Init {
+			u.problem(InitReference, p, p.Origin()-p.Lo,
+				fmt.Sprintf("patched code refers to %s, which lies in %s and is gone once the kernel has booted or the module has loaded", p.Name(), p.Sec.Name),
+				"move it out of the init section")
+			continue
+		}
+		for i := range p.Refs {
+			queue = u.edge(queue, p, nil, &p.Refs[i])
+		}
+		for _, e := range p.Entries {
+			if e.Table == "__jump_table" && u.unreachableKey(p, e) {
+				u.dropped[e] = true
+				continue
+			}
+			for i := range e.Refs {
+				queue = u.edge(queue, p, e, &e.Refs[i])
+			}
+			if e.Replacement != nil {
+				for i := range e.Replacement.Refs {
+					queue = u.edge(queue, p, e, &e.Replacement.Refs[i])
+				}
+			}
+		}
+	}
+}
+
+// edge decides one reference and returns the queue with what it pulls in.
+func (u *unitPlan) edge(queue []*elfdiff.Piece, p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref) []*elfdiff.Piece {
+	d := u.decideRef(p, e, r)
+	u.dests[r] = d
+	if e != nil && d.object != "" && d.object != VMLinux && tableAppliedAtLoad(e) {
+		u.problem(ModuleKey, p, e.At,
+			fmt.Sprintf("%s needs %s of module %s in %s, which the kernel reads before that module's symbols are known", p.Name(), d.name[strings.LastIndex(d.name, ".klp.sym.")+len(".klp.sym."):], d.object, e.Table),
+			"in the patch, replace the static branch by static_key_enabled(), or the alternative by a plain test")
+	}
+	if d.own != nil && d.own.Kind != elfdiff.Replacement {
+		queue = append(queue, d.own)
+	}
+	return queue
+}
+
+// tableAppliedAtLoad tells whether the kernel uses a table when the livepatch
+// is loaded: then it must not wait for symbols of another module.
+func tableAppliedAtLoad(e *elfdiff.Entry) bool {
+	return e.Table == "__jump_table" || e.Table == ".altinstructions" || e.Table == ".parainstructions"
+}
+
+// unreachableKey tells whether a static branch tests a key that the patched
+// module owns and that is off unless somebody turns it on: a tracepoint. The
+// patched function then behaves as with the tracepoint off.
+func (u *unitPlan) unreachableKey(p *elfdiff.Piece, e *elfdiff.Entry) bool {
+	if u.module == nil || len(e.Refs) < 3 {
+		return false
+	}
+	t := e.Refs[2].To
+	name := ""
+	switch {
+	case t.Kind == elfdiff.Undef:
+		if u.defined[t.Sym.Name] == nil {
+			return false
+		}
+		name = t.Sym.Name
+	case t.Kind == elfdiff.InPiece && t.Piece.Twin != nil && t.Piece.Sym != nil:
+		name = t.Piece.Sym.Name
+	}
+	if !strings.HasPrefix(name, "__tracepoint_") {
+		return false
+	}
+	note := fmt.Sprintf("%s: the tracepoint %s of module %s stays silent in the patched %s", u.Source, strings.TrimPrefix(name, "__tracepoint_"), u.Object, p.Name())
+	if !u.reported[note] {
+		u.reported[note] = true
+		u.plan.Notes = append(u.plan.Notes, note)
+	}
+	return true
+}
+
+func (u *unitPlan) decideRef(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref) dest {
+	switch r.To.Kind {
+	case elfdiff.Nothing:
+		return dest{}
+	case elfdiff.Literal:
+		return dest{literal: true}
+	case elfdiff.Undef:
+		return u.undefined(p, r, r.To.Sym)
+	case elfdiff.InPiece:
+		return u.piece(p, e, r)
+	}
+	u.problem(Undecodable, p, r.Off, fmt.Sprintf("%s holds a reference that cannot be resolved (relocation type %d)", p.Name(), r.Type),
+		"report this with the object: klpc must know every construct that it ships")
+	return dest{}
+}
+
+// piece decides a reference to something that the unit defines.
+func (u *unitPlan) piece(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref) dest {
+	q := r.To.Piece
+	if r.Made && r.Size < 4 {
+		u.problem(Undecodable, p, r.Off, fmt.Sprintf("%s jumps to %s with a displacement of one byte", p.Name(), q.Name()),
+			"report this with the object")
+		return dest{}
+	}
+	switch {
+	case q.Sym == nil, q.Twin == nil:
+		return dest{own: q}
+	case q.Parent != nil && (u.included[q.Parent] || u.changed[q.Parent]):
+		return dest{own: q}
+	case u.changed[q] && (r.Branch || e != nil || q == p):
+		return dest{own: q}
+	case q.Func && u.included[q]:
+		// An unchanged function that travels only because its unlikely
+		// part does; its code is the same as the kernel's.
+		return dest{own: q}
+	}
+	return u.original(p, q.Twin)
+}
+
+// original is the reference to a function or variable of the running kernel
+// that the unit itself defines.
+func (u *unitPlan) original(p, orig *elfdiff.Piece) dest {
+	if u.module == nil {
+		for _, s := range orig.Names {
+			if s.Bind != elf.STB_LOCAL {
+				if d, ok := u.exported(s.Name); ok {
+					return d
+				}
+			}
+		}
+	}
+	name, pos, err := u.locate(orig)
+	if err != nil {
+		u.problem(UnresolvedSymbol, p, p.Origin()-p.Lo, fmt.Sprintf("%s refers to %s: %v", p.Name(), orig.Name(), err),
+			"let the patched code avoid it, or give the kernel's own image (vmlinux or vmlinuz)")
+		return dest{}
+	}
+	if u.module == nil && pos == 0 && orig.Sym.Bind != elf.STB_LOCAL && name == orig.Sym.Name {
+		return u.plainKlp(name)
+	}
+	return u.klp(p, u.Object, u.Object, name, pos)
+}
+
+func (u *unitPlan) klp(p *elfdiff.Piece, relaObject, object, name string, pos int) dest {
+	if strings.ContainsRune(name, ',') || len(name) >= 512 { // KSYM_NAME_LEN
+		u.problem(SymbolName, p, p.Origin()-p.Lo, fmt.Sprintf("%s refers to %q, a name that a livepatch symbol cannot hold", p.Name(), name),
+			"let the patched code avoid it")
+		return dest{}
+	}
+	return dest{name: klpName(relaObject, object, name, pos), bind: elf.STB_WEAK, object: relaObject}
+}
+
+// plainKlp is a unique global symbol of vmlinux that is not exported. It keeps
+// its name through objtool, except static calls: those go through their
+// trampoline, which is always right, while objtool would want to record a key.
+func (u *unitPlan) plainKlp(name string) dest {
+	if strings.HasPrefix(name, "__SCT__") {
+		return dest{name: klpName(VMLinux, VMLinux, name, 0), bind: elf.STB_WEAK, object: VMLinux}
+	}
+	u.plan.plain[name] = true
+	return dest{name: name, bind: elf.STB_WEAK, object: VMLinux}
+}
+
+// exported tells whether any module may link against a vmlinux symbol.
+func (u *unitPlan) exported(name string) (dest, bool) {
+	x, ok := u.target.Exports.Lookup(name)
+	if !ok || x.Module != VMLinux || strings.HasPrefix(x.Namespace, "module:") {
+		return dest{}, false
+	}
+	if x.Namespace != "" {
+		u.plan.Namespaces = append(u.plan.Namespaces, x.Namespace)
+	}
+	return dest{name: name, bind: elf.STB_GLOBAL}, true
+}
+
+// undefined decides a reference to a symbol of another object.
+func (u *unitPlan) undefined(p *elfdiff.Piece, r *elfdiff.Ref, s *elfobj.Symbol) dest {
+	if u.newNames[s.Name] {
+		return dest{name: s.Name, bind: elf.STB_GLOBAL}
+	}
+	if u.module != nil {
+		if d, ok := u.moduleSymbol(p, s.Name); ok {
+			return d
+		}
+	}
+	if d, ok := u.exported(s.Name); ok {
+		return d
+	}
+	if u.module != nil {
+		if x, ok := u.target.Exports.Lookup(s.Name); ok && x.Module != VMLinux {
+			return u.klp(p, u.Object, ModuleName(x.Module), s.Name, 0)
+		}
+	}
+	i, err := u.global(p, r, s.Name)
+	if err == nil {
+		if pos := u.target.Symtab.Sympos(i); pos > 0 {
+			return u.klp(p, VMLinux, VMLinux, s.Name, pos)
+		}
+		return u.plainKlp(s.Name)
+	}
+	if s.Bind == elf.STB_WEAK {
+		return dest{name: s.Name, bind: elf.STB_WEAK} // as in the kernel: address 0
+	}
+	u.problem(UnresolvedSymbol, p, r.Off, fmt.Sprintf("%s refers to %s: %v", p.Name(), s.Name, err),
+		"let the patch add the function or variable itself, or use one that this kernel has")
+	return dest{}
+}
+
+// ModuleName is the name that the kernel knows a module by, from its path in
+// Module.symvers or from a file name.
+func ModuleName(file string) string {
+	return strings.ReplaceAll(path.Base(file), "-", "_")
+}
+
+// moduleSymbol is a global symbol that another unit of the same module defines.
+func (u *unitPlan) moduleSymbol(p *elfdiff.Piece, name string) (dest, bool) {
+	s := u.defined[name]
+	if s == nil {
+		return dest{}, false
+	}
+	pos, ambiguous := u.module.mod.Sympos(s)
+	if ambiguous {
+		u.problem(AmbiguousSymbol, p, p.Origin()-p.Lo, fmt.Sprintf("%s refers to %s, of which module %s has another in its init code, so that its position depends on when the livepatch is loaded", p.Name(), name, u.Object),
+			"let the patched code avoid it")
+	}
+	return u.klp(p, u.Object, u.Object, name, pos), true
+}
+
+// global finds the kernel's global symbol of a name. Static functions of other
+// files may share the name; nm's letters tell them apart.
+func (u *unitPlan) global(p *elfdiff.Piece, r *elfdiff.Ref, name string) (int, error) {
+	tab := u.target.Symtab
+	all := tab.Named(name)
+	if len(all) == 0 {
+		return -1, fmt.Errorf("the running kernel has no such symbol")
+	}
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	found := -1
+	for _, i := range all {
+		if k := tab.At(i).Kind; k >= 'A' && k <= 'Z' {
+			if found >= 0 {
+				return -1, fmt.Errorf("the running kernel has several global symbols of that name")
+			}
+			found = i
+		}
+	}
+	if found < 0 {
+		return -1, fmt.Errorf("the running kernel has %d symbols of that name and none is global", len(all))
+	}
+	return found, nil
+}

@@ -1,0 +1,261 @@
+package elfdiff
+
+// Correlation finds for each piece of the original the same function or
+// variable in the patched object. Names that the source gives are compared as
+// they are. Names that carry compiler-chosen numbers (static locals, clones)
+// fall into groups without the number; within a group the twins are those that
+// the same functions use and that look alike, and where several remain, those
+// that stand in the same order, provided both sides have equally many. What
+// is left over is new or removed if only one side has it; if both have, the
+// variable cannot be identified, which is a problem when it has a state to
+// keep.
+
+import (
+	"cmp"
+	"debug/elf"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+type group struct{ orig, patched []*Piece }
+
+// correlate sets Piece.Twin on both sides.
+func (c *comparison) correlate() {
+	groups := map[string]*group{}
+	var order []string
+	collect := func(v *View, side func(*group) *[]*Piece) {
+		for _, p := range v.Pieces {
+			if p.Sym == nil {
+				continue
+			}
+			k := fmt.Sprint(p.key.base, "\x00", p.key.numbered, p.Func)
+			g := groups[k]
+			if g == nil {
+				g = &group{}
+				groups[k] = g
+				order = append(order, k)
+			}
+			s := side(g)
+			*s = append(*s, p)
+		}
+	}
+	collect(c.orig, func(g *group) *[]*Piece { return &g.orig })
+	collect(c.patched, func(g *group) *[]*Piece { return &g.patched })
+	// Functions first: whether two variables look alike depends on them.
+	for _, funcs := range []bool{true, false} {
+		for _, k := range order {
+			g := groups[k]
+			if first := append(slices.Clone(g.orig), g.patched...)[0]; first.Func == funcs {
+				c.pair(g)
+			}
+		}
+	}
+	c.splitChangedConstants()
+}
+
+func join(p, q *Piece) { p.Twin, q.Twin = q, p }
+
+func (c *comparison) pair(g *group) {
+	if len(g.orig) == 0 || len(g.patched) == 0 {
+		return
+	}
+	first := g.orig[0]
+	if len(g.orig) == 1 && len(g.patched) == 1 {
+		q := g.patched[0]
+		if !first.key.numbered || first.Func || sharesUser(first, q) || first.Kind == ReadOnly || bookkeeping[first.key.base] {
+			join(first, q)
+			return
+		}
+		c.ambiguous(first, q)
+		return
+	}
+	if !first.key.numbered {
+		c.pairByPosition(g)
+		return
+	}
+	// Same users and same looks, then same users, then same looks.
+	for _, looks := range []func(*Piece) string{
+		func(p *Piece) string { return strings.Join(p.users, ",") + "\x00" + fingerprint(p) },
+		func(p *Piece) string { return strings.Join(p.users, ",") + "\x00" + shape(p) },
+	} {
+		c.pairAlike(g, looks)
+	}
+	if first.Func {
+		c.pairAlike(g, fingerprint)
+		c.pairByPosition(g)
+		return
+	}
+	o, p := untwinned(g.orig), untwinned(g.patched)
+	if len(o) == 0 || len(p) == 0 || bookkeeping[first.key.base] || first.Kind == ReadOnly {
+		return
+	}
+	for _, x := range o {
+		for _, y := range p {
+			if sharesUser(x, y) {
+				c.ambiguous(x, y)
+			}
+		}
+	}
+}
+
+// pairAlike joins pieces that look alike and are equally many on both sides.
+func (c *comparison) pairAlike(g *group, look func(*Piece) string) {
+	byLook := map[string]*group{}
+	var order []string
+	put := func(p *Piece, side func(*group) *[]*Piece) {
+		l := look(p)
+		if byLook[l] == nil {
+			byLook[l] = &group{}
+			order = append(order, l)
+		}
+		s := side(byLook[l])
+		*s = append(*s, p)
+	}
+	for _, p := range untwinned(g.orig) {
+		put(p, func(g *group) *[]*Piece { return &g.orig })
+	}
+	for _, p := range untwinned(g.patched) {
+		put(p, func(g *group) *[]*Piece { return &g.patched })
+	}
+	for _, l := range order {
+		c.pairByPosition(byLook[l])
+	}
+}
+
+// pairByPosition joins what is left of a group in the order of the compiler's
+// numbers, if both sides have equally many.
+func (c *comparison) pairByPosition(g *group) {
+	o, p := untwinned(g.orig), untwinned(g.patched)
+	if len(o) != len(p) {
+		return
+	}
+	byNumber := func(a, b *Piece) int { return cmp.Compare(number(a.Sym.Name), number(b.Sym.Name)) }
+	slices.SortStableFunc(o, byNumber)
+	slices.SortStableFunc(p, byNumber)
+	for i := range o {
+		join(o[i], p[i])
+	}
+}
+
+func untwinned(ps []*Piece) []*Piece {
+	var out []*Piece
+	for _, p := range ps {
+		if p.Twin == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// number is the last compiler-chosen number in a name, or -1.
+func number(name string) int {
+	parts := strings.FieldsFunc(name, func(r rune) bool { return r == '.' || r == '_' })
+	for i := len(parts) - 1; i >= 0; i-- {
+		digits := parts[i][len(strings.TrimRight(parts[i], "0123456789")):]
+		if n, err := strconv.Atoi(digits); err == nil {
+			return n
+		}
+	}
+	return -1
+}
+
+func sharesUser(p, q *Piece) bool {
+	if len(p.users) == 0 && len(q.users) == 0 {
+		return true
+	}
+	for _, u := range p.users {
+		if _, ok := slices.BinarySearch(q.users, u); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// shape is what two versions of one variable have in common.
+func shape(p *Piece) string { return fmt.Sprint(p.Kind, p.Size()) }
+
+// fingerprint describes a piece's content without the compiler's numbers.
+func fingerprint(p *Piece) string {
+	var b strings.Builder
+	fmt.Fprint(&b, shape(p), "\x00")
+	b.Write(maskedBytes(p.Bytes(), p.Refs))
+	for _, r := range p.Refs {
+		fmt.Fprint(&b, "\x00", r.Off, r.Type)
+		switch r.To.Kind {
+		case InPiece:
+			if r.To.Piece.Sym != nil {
+				b.WriteString(r.To.Piece.key.base)
+			}
+		case Literal:
+			b.Write(r.To.Content)
+		case Undef:
+			b.WriteString(r.To.Sym.Name)
+		}
+	}
+	return b.String()
+}
+
+func (c *comparison) ambiguous(p, q *Piece) {
+	c.problems = append(c.problems, Problem{
+		Kind: AmbiguousStatic, At: q.Pos(q.entry()),
+		Detail: fmt.Sprintf("static local variable %s (used by %s) cannot be told apart from %s (used by %s) of the running kernel",
+			q.Name(), orNone(q.users), p.Name(), orNone(p.users)),
+		Hint: "give the new variable another name, or keep the old one in the function that it was in",
+	})
+}
+
+func orNone(users []string) string {
+	if len(users) == 0 {
+		return "nothing"
+	}
+	return strings.Join(users, ", ")
+}
+
+// splitChangedConstants undoes twins among copies that may travel: when such a
+// constant or bookkeeping variable differs, the function that uses it has
+// changed and takes its own copy along, while the old one stays as it is.
+func (c *comparison) splitChangedConstants() {
+	for _, p := range c.orig.Pieces {
+		q := p.Twin
+		if q == nil || p.Func || c.sameContent(p, q, 0, 0) {
+			continue
+		}
+		if mayTravel(p) && mayTravel(q) || c.provablyConst(q) && p.Kind == ReadOnly {
+			p.Twin, q.Twin = nil, nil
+			c.travels[q] = true
+		}
+	}
+}
+
+// mayTravel tells whether a copy of the piece serves as well as the original.
+func mayTravel(p *Piece) bool {
+	if p.Sym == nil {
+		return true
+	}
+	return bookkeeping[p.key.base] || p.Kind == ReadOnly && compilerConst(p.Sym.Name)
+}
+
+// provablyConst tells whether a read-only object of the patched side is local,
+// and only ever read by instructions that name it as a memory operand: then
+// nobody can hold or compare its address.
+func (c *comparison) provablyConst(q *Piece) bool {
+	if q.Kind != ReadOnly || q.Sym == nil {
+		return false
+	}
+	for _, s := range q.Names {
+		if s.Bind != elf.STB_LOCAL {
+			return false
+		}
+	}
+	ok := true
+	for _, p := range c.patched.Pieces {
+		c.patched.EachRef(p, func(r *Ref) {
+			if r.To.Kind == InPiece && r.To.Piece == q && !(p.Func && r.Memory) {
+				ok = false
+			}
+		})
+	}
+	return ok
+}

@@ -1,0 +1,182 @@
+package elfdiff
+
+import (
+	"debug/elf"
+	"strings"
+
+	"github.com/klpc/klpc/elfobj"
+)
+
+// SectionKind is what a section is for. Names are looked at once, here; later
+// code switches on the kind.
+type SectionKind uint8
+
+// The kinds of sections.
+const (
+	Ignored     SectionKind = iota // not loaded, or derived from code by objtool or the linker
+	Code                           // functions
+	Data                           // variables, writable
+	ReadOnly                       // constants with an identity of their own
+	PerCPU                         // the template of per-CPU variables
+	Strings                        // NUL-terminated literals that the linker may merge
+	Constants                      // fixed-size literals that the linker may merge
+	Table                          // entries that each describe a place in a function
+	Replacement                    // replacement code of alternatives
+	Exports                        // symbols offered to modules
+	ModInfo                        // .modinfo
+)
+
+// tableSpec says how the entries of a special section look.
+type tableSpec struct {
+	// entry is the size of one entry in bytes; 0 means that it follows from
+	// the distance between the entries' first relocations.
+	entry uint64
+	// compared is false for tables that only serve the build (objtool) or
+	// that follow from the code itself.
+	compared bool
+}
+
+// Entry sizes: arch/x86/include/asm/{extable,jump_label,alternative}.h.
+// struct alt_instr has 12 bytes up to 6.2 and 14 since 6.3, bug_entry 12 and
+// 16 since 6.19: both follow from the relocations.
+var tables = map[string]tableSpec{
+	"__bug_table":       {entry: 0, compared: true},
+	"__ex_table":        {entry: 12, compared: true},
+	"__jump_table":      {entry: 16, compared: true},
+	".altinstructions":  {entry: 0, compared: true},
+	".kcfi_traps":       {entry: 4, compared: true},
+	".parainstructions": {entry: 16, compared: true},
+	".smp_locks":        {entry: 4},
+	"__mcount_loc":      {entry: 8},
+}
+
+// Sections that objtool or the build derives from code and that objtool makes
+// anew for the livepatch, or that the module loader does not need.
+var derived = map[string]bool{
+	".orc_unwind": true, ".orc_unwind_ip": true, ".orc_header": true,
+	".return_sites": true, ".retpoline_sites": true, ".call_sites": true,
+	".ibt_endbr_seal": true, ".cfi_sites": true, ".static_call_sites": true,
+	".static_call_tramp_key": true, "__patchable_function_entries": true,
+	".printk_index": true, ".sframe": true, ".altinstr_replacement": true,
+}
+
+func kindOf(s *elfobj.Section) SectionKind {
+	name := s.Name
+	switch {
+	case s.Type == elf.SHT_RELA || s.Type == elf.SHT_GROUP || s.Type == elf.SHT_NOTE:
+		return Ignored
+	case name == ".altinstr_replacement":
+		return Replacement
+	case s.Flags&elf.SHF_ALLOC == 0 || derived[name]:
+		return Ignored
+	case name == ".modinfo":
+		return ModInfo
+	case strings.HasPrefix(name, "__ksymtab"), strings.HasPrefix(name, "___ksymtab"),
+		strings.HasPrefix(name, "__kcrctab"), strings.HasPrefix(name, "___kcrctab"),
+		strings.HasPrefix(name, ".export_symbol"):
+		return Exports
+	}
+	if _, ok := tables[name]; ok || strings.HasPrefix(name, ".discard.") {
+		return Table
+	}
+	switch {
+	case strings.HasPrefix(name, ".note"), strings.HasPrefix(name, ".BTF"):
+		return Ignored
+	case s.Flags&elf.SHF_EXECINSTR != 0:
+		return Code
+	case s.Flags&elf.SHF_STRINGS != 0 && s.Flags&elf.SHF_MERGE != 0:
+		return Strings
+	case s.Flags&elf.SHF_MERGE != 0 && s.EntSize > 0:
+		return Constants
+	case strings.HasPrefix(name, ".data..percpu"):
+		return PerCPU
+	case s.Flags&elf.SHF_WRITE == 0, strings.HasPrefix(name, ".rodata"), strings.HasPrefix(name, ".data.rel.ro"):
+		return ReadOnly
+	}
+	return Data
+}
+
+// initSection tells whether a section is thrown away once the kernel has
+// booted or the module is loaded, or is only used when a module goes.
+// Source: include/asm-generic/vmlinux.lds.h, INIT_SECTIONS and EXIT_SECTIONS.
+func initSection(name string) bool {
+	for _, p := range []string{
+		".init.", ".initcall", ".con_initcall", ".exit.", ".exitcall", ".meminit.", ".memexit.",
+		".devinit.", ".x86_cpu_dev.init", ".altinstr_aux.init", ".setup.", ".parainstructions.init",
+	} {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return strings.HasSuffix(name, ".init") || name == ".init"
+}
+
+// nameKey is a symbol name without the parts that the compiler numbers.
+type nameKey struct {
+	base     string // "count" for count.5, "foo.constprop" for foo.constprop.0
+	numbered bool   // a compiler-chosen number was cut off
+}
+
+// keyOf cuts the numbers from a symbol name. Source: GCC's private and clone
+// names (gcc/cgraphclones.cc, varasm.cc: NAME.N, NAME.constprop.N) and the
+// kernel's __UNIQUE_ID (include/linux/compiler.h).
+func keyOf(name string) nameKey {
+	if i := strings.Index(name, "__UNIQUE_ID_"); i >= 0 {
+		return nameKey{base: strings.TrimRight(name, ".0123456789"), numbered: true}
+	}
+	if !strings.Contains(name, ".") {
+		return nameKey{base: name}
+	}
+	parts := strings.Split(name, ".")
+	kept := parts[:1]
+	numbered := false
+	for _, p := range parts[1:] {
+		if p != "" && strings.Trim(p, "0123456789") == "" {
+			numbered = true
+			continue
+		}
+		kept = append(kept, p)
+	}
+	return nameKey{base: strings.Join(kept, "."), numbered: numbered}
+}
+
+// sourceName is the name that the function has in the source.
+func sourceName(name string) string {
+	if i := strings.IndexByte(name, '.'); i > 0 {
+		return name[:i]
+	}
+	return name
+}
+
+// isCold tells whether a name is that of the unlikely part that GCC splits
+// from a function; it has no entry of its own.
+func isCold(name string) bool {
+	i := strings.LastIndex(name, ".cold")
+	return i > 0 && strings.Trim(name[i+len(".cold"):], ".0123456789") == ""
+}
+
+// coldParent is the name of the function that a cold part belongs to.
+func coldParent(name string) string { return name[:strings.LastIndex(name, ".cold")] }
+
+// bookkeeping holds the base names of static locals that the kernel's macros
+// and the compiler make. Each copy serves one place in the code, so a new copy
+// may travel with a changed function when the old one cannot be identified or
+// its content differs. Sources, by macro: WARN_ONCE and friends
+// (__already_done, __warned, __print_once, ___done), lockdep (__key),
+// __func__ and its kin, printk_ratelimited and friends (_rs), dynamic debug
+// (descriptor, __UNIQUE_ID_ddebug), printk index (_entry, _entry_ptr),
+// trace_printk (___tp_str), netlink extack (__msg), alloc tags (_alloc_tag).
+var bookkeeping = map[string]bool{
+	"__already_done": true, "__warned": true, "__print_once": true, "___done": true,
+	"__key": true, "__func__": true, "__FUNCTION__": true, "__PRETTY_FUNCTION__": true,
+	"_rs": true, "descriptor": true, "_entry": true, "_entry_ptr": true, "__msg": true,
+	"___tp_str": true, "_alloc_tag": true, "__UNIQUE_ID_ddebug": true, "trace_printk_fmt": true,
+}
+
+// compilerConst tells whether a read-only object was made by the compiler out
+// of an expression: a switch turned into a table or an aggregate initialiser.
+// Nothing in the source can compare or keep its address as an identity.
+func compilerConst(name string) bool {
+	return strings.HasPrefix(name, "CSWTCH.") || strings.HasPrefix(name, "switch.table.") ||
+		strings.HasPrefix(name, "C.") && keyOf(name).numbered || strings.HasPrefix(name, ".L")
+}
