@@ -108,6 +108,7 @@ type unitPlan struct {
 	Unit
 	index    int
 	plan     *Plan
+	names    namer
 	target   Target
 	kernel   *locator       // vmlinux units
 	module   *moduleLocator // module units
@@ -160,9 +161,8 @@ func Decide(units []Unit, t Target) (*Plan, error) {
 }
 
 func newUnitPlan(p *Plan, i int, u Unit, t Target, newNames map[string]bool) (*unitPlan, error) {
-	up := &unitPlan{Unit: u, index: i, plan: p, target: t, newNames: newNames,
-		changed: map[*elfdiff.Piece]bool{}, included: map[*elfdiff.Piece]bool{},
-		dropped: map[*elfdiff.Entry]bool{}, dests: map[*elfdiff.Ref]dest{}, reported: map[string]bool{}}
+	up := emptyUnitPlan(p, i, u)
+	up.target, up.newNames, up.names = t, newNames, up
 	if u.Object == VMLinux {
 		up.kernel = newLocator(u.Diff.Orig, t)
 		return up, nil
@@ -184,6 +184,26 @@ func newUnitPlan(p *Plan, i int, u Unit, t Target, newNames map[string]bool) (*u
 	return up, nil
 }
 
+func emptyUnitPlan(p *Plan, i int, u Unit) *unitPlan {
+	return &unitPlan{Unit: u, index: i, plan: p,
+		changed: map[*elfdiff.Piece]bool{}, included: map[*elfdiff.Piece]bool{},
+		dropped: map[*elfdiff.Entry]bool{}, dests: map[*elfdiff.Ref]dest{}, reported: map[string]bool{}}
+}
+
+// Extract builds an object of what changed and what must travel with it, with
+// references to the rest by their names in the source.
+func Extract(r *elfdiff.Result) ([]byte, error) {
+	p := &Plan{plain: map[string]bool{}}
+	u := emptyUnitPlan(p, 0, Unit{Diff: r})
+	u.names = sourceNames{}
+	p.units = []*unitPlan{u}
+	u.include(u.roots())
+	if len(p.Problems) > 0 {
+		return nil, fmt.Errorf("%v: %s", p.Problems[0].At, p.Problems[0].Detail)
+	}
+	return p.emit(u).Encode()
+}
+
 // isNewGlobal tells whether other units may refer to a new piece by name.
 func isNewGlobal(q *elfdiff.Piece) bool {
 	return q.Sym != nil && q.Twin == nil && !q.Init && q.Sym.Bind != elf.STB_LOCAL
@@ -197,21 +217,10 @@ func (u *unitPlan) decide(objects map[string]*Object) {
 		o = &Object{Name: u.Object}
 		objects[u.Object] = o
 	}
-	var roots []*elfdiff.Piece
-	for _, f := range u.Diff.Functions {
-		if f.Kind == elfdiff.IsChanged {
-			u.changed[f.Patched] = true
-			roots = append(roots, f.Patched)
-		}
-	}
+	roots := u.roots()
 	for _, f := range u.Diff.Functions {
 		if f.Kind == elfdiff.IsChanged && f.Orig.Traceable() {
 			o.Funcs = append(o.Funcs, u.function(f))
-		}
-	}
-	for _, q := range u.Diff.Patched.Pieces {
-		if isNewGlobal(q) {
-			roots = append(roots, q)
 		}
 	}
 	cbs := u.callbacks()
@@ -225,6 +234,24 @@ func (u *unitPlan) decide(objects map[string]*Object) {
 			o.New = append(o.New, NewFunc{Name: q.Sym.Name, Source: u.Source})
 		}
 	}
+}
+
+// roots are the pieces that travel for their own sake: changed functions, and
+// new globals, which other units may need.
+func (u *unitPlan) roots() []*elfdiff.Piece {
+	var roots []*elfdiff.Piece
+	for _, f := range u.Diff.Functions {
+		if f.Kind == elfdiff.IsChanged {
+			u.changed[f.Patched] = true
+			roots = append(roots, f.Patched)
+		}
+	}
+	for _, q := range u.Diff.Patched.Pieces {
+		if isNewGlobal(q) {
+			roots = append(roots, q)
+		}
+	}
+	return roots
 }
 
 // function finds the kernel's name and position of a changed function and

@@ -132,7 +132,7 @@ func (u *unitPlan) decideRef(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref)
 	case elfdiff.Literal:
 		return dest{literal: true}
 	case elfdiff.Undef:
-		return u.undefined(p, r, r.To.Sym)
+		return u.names.undefined(p, r, r.To.Sym)
 	case elfdiff.InPiece:
 		return u.piece(p, e, r)
 	}
@@ -161,7 +161,27 @@ func (u *unitPlan) piece(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref) des
 		// part does; its code is the same as the kernel's.
 		return dest{own: q}
 	}
-	return u.original(p, q.Twin)
+	return u.names.original(p, q.Twin)
+}
+
+// namer says how a reference to the running kernel is named.
+type namer interface {
+	// original names a function or variable that the unit itself defines.
+	original(p, orig *elfdiff.Piece) dest
+	// undefined names a symbol of another object.
+	undefined(p *elfdiff.Piece, r *elfdiff.Ref, s *elfobj.Symbol) dest
+}
+
+// sourceNames names everything as the source does, for an object that is not
+// meant for a particular kernel.
+type sourceNames struct{}
+
+func (sourceNames) original(_, orig *elfdiff.Piece) dest {
+	return dest{name: orig.Sym.Name, bind: elf.STB_GLOBAL}
+}
+
+func (sourceNames) undefined(_ *elfdiff.Piece, _ *elfdiff.Ref, s *elfobj.Symbol) dest {
+	return dest{name: s.Name, bind: s.Bind}
 }
 
 // original is the reference to a function or variable of the running kernel

@@ -19,16 +19,16 @@ var (
 
 // header collects what the lines before a file's first hunk say.
 type header struct {
-	pairs                  [][2]string // "diff --git": every way to read its two names
-	renameFrom, renameTo   string
-	copyFrom, copyTo       string
-	oldMode, newMode       string
-	indexMode              string // mode of both sides
-	added, deleted         bool   // "new file mode", "deleted file mode"
-	hasNames               bool   // there are "---" and "+++" lines
-	oldName, newName       string // from these lines, stripped; empty for /dev/null
-	oldNone, newNone       bool   // /dev/null, or a timestamp that means the same
-	crlf                   bool   // the header's own lines end in CR LF
+	pairs                [][2]string // "diff --git": every way to read its two names
+	renameFrom, renameTo string
+	copyFrom, copyTo     string
+	oldMode, newMode     string
+	indexMode            string // mode of both sides
+	added, deleted       bool   // "new file mode", "deleted file mode"
+	hasNames             bool   // there are "---" and "+++" lines
+	oldName, newName     string // from these lines, stripped; empty for /dev/null
+	oldNone, newNone     bool   // /dev/null, or a timestamp that means the same
+	crlf                 bool   // the header's own lines end in CR LF
 }
 
 // file reads a file header and its hunks. It returns nil after an error.
@@ -47,6 +47,9 @@ func (s *scanner) file(k lineKind) *File {
 	if err != nil {
 		s.fail(s.pos, "", 0, "%v", err)
 		s.pos = max(s.pos, at+1)
+		if k == kindGit {
+			s.skipHeader()
+		}
 		return nil
 	}
 	f := &File{Line: at + 1}
@@ -64,6 +67,20 @@ func (s *scanner) file(k lineKind) *File {
 		return nil
 	}
 	return f
+}
+
+// skipHeader goes past the rest of a refused git header, so that its name lines
+// are not taken for a plain diff.
+func (s *scanner) skipHeader() {
+	for ; s.pos < s.end; s.pos++ {
+		switch s.kind(s.pos) {
+		case kindPlain:
+			s.pos += 2
+			return
+		case kindGit, kindMail, kindCombined, kindHunk:
+			return
+		}
+	}
 }
 
 // gitHeader reads "diff --git" and the extended header lines.
@@ -319,6 +336,9 @@ func (h *header) check(f *File, k lineKind) error {
 		}
 		f.Op = ModeOnly
 		return nil
+	}
+	if !h.hasNames {
+		return fmt.Errorf(`hunk without "---" and "+++" lines`)
 	}
 	first := &f.Hunks[0]
 	if k == kindPlain && f.Op == Modify && len(f.Hunks) == 1 && first.OldStart == 0 {

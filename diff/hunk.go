@@ -52,9 +52,10 @@ func follows(before []Hunk, h *Hunk) error {
 // body is the scanner's view of a hunk: its lines with their first character,
 // those that end the file, and what it counted.
 type body struct {
-	lines    []string
-	noEOL    []bool
-	old, new int
+	lines              []string
+	noEOL              []bool
+	old, new           int
+	oldEnded, newEnded bool // the file has ended without a newline on that side
 }
 
 // hunk reads the hunk at pos. bad is the 0-based line of an error.
@@ -83,8 +84,13 @@ func (s *scanner) hunk(f *File) (h *Hunk, bad int, err error) {
 		}
 		s.pos++
 	}
-	if s.inHunk(s.pos) && s.kind(s.pos) != kindSignature && s.kind(s.pos) != kindBlank {
+	switch s.kind(s.pos) {
+	case kindBody:
 		return nil, at, s.miscounted(at, wantOld, wantNew)
+	case kindPlain:
+		if s.kind(s.pos+2) != kindHunk {
+			return nil, at, s.miscounted(at, wantOld, wantNew)
+		}
 	}
 	h, err = s.decode(at, &b)
 	return h, at, err
@@ -107,13 +113,17 @@ func (s *scanner) inHunk(i int) bool {
 	if i >= s.end {
 		return false
 	}
-	switch s.kind(i) {
-	case kindBlank, kindBody, kindSignature:
+	line := s.line(i)
+	if line == "" || line == "\r" {
 		return true
-	case kindPlain:
-		return s.kind(i+2) != kindHunk || !s.sameNames(i)
 	}
-	return strings.HasPrefix(s.line(i), `\`) || strings.HasPrefix(s.line(i), "-")
+	switch line[0] {
+	case Context, Added, '\\':
+		return true
+	case Removed:
+		return s.kind(i) != kindPlain || s.kind(i+2) != kindHunk || !s.sameNames(i)
+	}
+	return false
 }
 
 // sameNames tells whether the two name lines at i are those of one file.
@@ -145,16 +155,16 @@ func (b *body) add(line string) error {
 			return fmt.Errorf("stray line %q", line)
 		}
 		b.noEOL[last] = true
+		b.oldEnded = b.oldEnded || b.lines[last][0] != Added
+		b.newEnded = b.newEnded || b.lines[last][0] != Removed
 		if strings.HasSuffix(line, "\r") {
 			// the patch's own line end, not the file's
 			b.lines[last] = strings.TrimSuffix(b.lines[last], "\r")
 		}
 		return nil
 	}
-	for i, ended := range b.noEOL {
-		if ended && (b.lines[i][0] == line[0] || b.lines[i][0] == Context || line[0] == Context) {
-			return fmt.Errorf("line after the end of the file: %q", line)
-		}
+	if b.oldEnded && line[0] != Added || b.newEnded && line[0] != Removed {
+		return fmt.Errorf("line after the end of the file: %q", line)
 	}
 	if line[0] != Added {
 		b.old++

@@ -105,22 +105,30 @@ func newDebian(o Options, h host, lists string) (*debian, error) {
 	if o.Cache == "" {
 		return nil, errors.New("prepare a stock kernel: no cache directory given")
 	}
-	root := filepath.Join(o.Cache, "kernels", "debian")
-	if err := os.MkdirAll(root, 0o755); err != nil {
-		return nil, fmt.Errorf("cache of kernels: %w", err)
-	}
-	// make prints physical paths, so the tree's paths must be physical too.
-	root, err := filepath.Abs(root)
-	if err == nil {
-		root, err = filepath.EvalSymlinks(root)
-	}
+	root, err := cacheRoot(filepath.Join(o.Cache, "kernels", "debian"))
 	if err != nil {
 		return nil, fmt.Errorf("cache of kernels: %w", err)
 	}
-	if err := checkPath(root); err != nil {
-		return nil, err
-	}
 	return &debian{o: o, root: root, lists: lists, host: h}, nil
+}
+
+// cacheRoot makes the directory and returns its physical path: make prints
+// physical paths, so those of a tree must be physical too.
+func cacheRoot(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if err := checkPath(dir); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return "", err
+	}
+	return dir, checkPath(dir)
 }
 
 func (d *debian) tree(ctx context.Context, release string) (*Tree, error) {

@@ -90,7 +90,7 @@ func (h host) has(n need) bool {
 // expand fails later and less clearly.
 func checkPath(dir string) error {
 	if i := strings.IndexAny(dir, " :\t\n$%#'\"\\&;|<>()*?[]`"); i >= 0 {
-		return fmt.Errorf("cache of kernels %s: the kernel's Makefile cannot work in a path with %q", dir, dir[i])
+		return fmt.Errorf("%s: the kernel's Makefile cannot work in a path with %q", dir, dir[i])
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package elfobj
 import (
 	"bytes"
 	"debug/elf"
+	"math/rand/v2"
 	"testing"
 )
 
@@ -82,5 +83,57 @@ func TestReadExtendedWithoutNeed(t *testing.T) {
 	}
 	if d := diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// What random bytes seldom do: small changes to single fields of headers,
+// symbols and relocations, the same ones in every run.
+func TestReadFieldMutations(t *testing.T) {
+	const rounds = 20000
+	rnd := rand.New(rand.NewPCG(1, 2))
+	original, err := sample().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &editor{bytes.Clone(original)}
+	tables := [][]byte{
+		e.data[16:ehdrSize],
+		e.data[decodeEhdr((*[ehdrSize]byte)(e.data)).Shoff:],
+		e.contents(sampleSymtab), e.contents(sampleRela), e.contents(sampleGroup),
+	}
+	accepted := 0
+	for range rounds {
+		copy(e.data, original)
+		for range 1 + rnd.IntN(3) {
+			mutate(tables[rnd.IntN(len(tables))], rnd)
+		}
+		o, err := Parse(e.data)
+		if err != nil {
+			continue
+		}
+		accepted++
+		if o.Type != elf.ET_REL {
+			continue
+		}
+		if _, back := roundTrip(t, o); diff(o, back) != "" {
+			t.Fatalf("read(write(x)) (-want +got):\n%s", diff(o, back))
+		}
+	}
+	if accepted == 0 || accepted == rounds {
+		t.Errorf("%d of %d mutations were accepted: they test nothing", accepted, rounds)
+	}
+}
+
+// mutate sets a 4-byte field of a table to a small number, a large one or a
+// neighbour of what it was.
+func mutate(table []byte, rnd *rand.Rand) {
+	field := table[rnd.IntN(len(table)/4)*4:]
+	switch rnd.IntN(3) {
+	case 0:
+		le.PutUint32(field, rnd.Uint32N(32))
+	case 1:
+		le.PutUint32(field, ^rnd.Uint32N(32))
+	case 2:
+		le.PutUint32(field, le.Uint32(field)+1-2*rnd.Uint32N(2))
 	}
 }

@@ -87,7 +87,7 @@ func Parse(data []byte) (*Object, error) {
 		return nil, err
 	}
 	p := &parser{data: data, head: head, image: elf.Type(head.Type) != elf.ET_REL}
-	p.names.left = maxNameFactor * uint64(len(data))
+	p.namesLeft = maxNameFactor * uint64(len(data))
 	for _, step := range []func() error{
 		p.readHeaders, // first: everything else is found through them
 		p.findTables,  // then which of them stay out of Sections
@@ -191,7 +191,7 @@ type parser struct {
 	symbols  []*Symbol  // nil for the null symbol
 	extents  []uint64   // bytes that can be addressed
 
-	names budget
+	namesLeft uint64 // bytes that names may still have; see maxNameFactor
 }
 
 // section names a section in a message.
@@ -623,19 +623,16 @@ func (p *parser) object() *Object {
 	return o
 }
 
-// budget counts down bytes of names.
-type budget struct{ left uint64 }
-
-// name looks a name up and charges it to the file's budget.
+// name looks a name up and counts its length against the limit.
 func (p *parser) name(t stringTable, off uint32) (string, error) {
 	name, err := t.at(off)
 	if err != nil {
 		return "", err
 	}
-	if uint64(len(name)) > p.names.left {
+	if uint64(len(name)) > p.namesLeft {
 		return "", fmt.Errorf("names up to here are %d times as long as the file", maxNameFactor)
 	}
-	p.names.left -= uint64(len(name))
+	p.namesLeft -= uint64(len(name))
 	return name, nil
 }
 

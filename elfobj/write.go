@@ -58,12 +58,11 @@ func number(o *Object) *numbering {
 		order:    make([]*Symbol, 0, len(o.Symbols)),
 	}
 	for i, s := range o.Sections {
-		switch n.sections[s] {
-		case 0:
-			n.sections[s] = uint32(i + 1)
-		default:
-			n.sectionProblem(i, s, fmt.Errorf("is in the object twice, also as section %d", n.sections[s]))
+		if first := n.sections[s]; first != 0 {
+			n.sectionProblem(i, s, fmt.Errorf("is in the object twice, also as section %d", first))
+			continue
 		}
+		n.sections[s] = uint32(i + 1)
 	}
 	add := func(s *Symbol) {
 		n.order = append(n.order, s)

@@ -1,9 +1,11 @@
 package kbuild
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -81,14 +83,29 @@ func (t *Tree) UnitOfObject(object string) (Unit, error) {
 		}
 		return u, nil
 	}
-	data, err := os.ReadFile(filepath.Join(t.Build, cmdPath(object)))
+	line, err := firstLine(filepath.Join(t.Build, cmdPath(object)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Unit{}, fmt.Errorf("%s: %w", object, ErrNoUnit)
 	}
 	if err != nil {
 		return Unit{}, err
 	}
-	return t.unitOfCmd(object, data)
+	return t.unitOfCmd(object, line)
+}
+
+// firstLine reads the command of a .cmd file and leaves the list of files,
+// ten times as long.
+func firstLine(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	line, err := bufio.NewReaderSize(f, 16<<10).ReadBytes('\n')
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return line, err
 }
 
 func (t *Tree) unitOfCmd(object string, data []byte) (Unit, error) {

@@ -106,7 +106,21 @@ func (t *Tree) moduleArgs(dir string) []string {
 		// Nor are the types of init.c and NAME.mod.c, most of the module's size.
 		"CFLAGS_MODULE=-g0",
 	}
+	args = append(args, t.toolArgs()...)
 	return append(args, t.MakeArgs...)
+}
+
+// toolArgs names the tools that built the tree, which Kbuild does not record
+// but the compile commands and the configuration show.
+func (t *Tree) toolArgs() []string {
+	var args []string
+	if cc := t.KbuildCC(); cc != "" {
+		args = append(args, "CC="+cc)
+	}
+	if t.Config.Bool("CONFIG_LD_IS_LLD") {
+		args = append(args, "LD=ld.lld")
+	}
+	return args
 }
 
 // writeCmdOfPrebuilt writes the .cmd file that modpost reads for symbol

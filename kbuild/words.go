@@ -130,7 +130,10 @@ func (l *lexer) scanWord(c *command) error {
 				c.buf = append(c.buf, l.src[l.pos])
 			}
 			l.pos++
-		case '$', '`':
+		case '$':
+			c.dynamic = true
+			l.substitution(c)
+		case '`':
 			c.dynamic = true
 			fallthrough
 		default:
@@ -140,6 +143,29 @@ func (l *lexer) scanWord(c *command) error {
 	}
 	c.ends = append(c.ends, len(c.buf))
 	return nil
+}
+
+// substitution keeps $(…) together as a part of the word. Quotes in it are not
+// looked at: the word is not used.
+func (l *lexer) substitution(c *command) {
+	start := l.pos
+	l.pos++
+	if l.pos < len(l.src) && l.src[l.pos] == '(' {
+		depth := 0
+		for ; l.pos < len(l.src); l.pos++ {
+			if l.src[l.pos] == '(' {
+				depth++
+			}
+			if l.src[l.pos] == ')' {
+				depth--
+			}
+			if depth == 0 {
+				l.pos++
+				break
+			}
+		}
+	}
+	c.buf = append(c.buf, l.src[start:l.pos]...)
 }
 
 func (l *lexer) single(c *command) error {

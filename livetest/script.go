@@ -45,8 +45,9 @@ func modulePath(name string) string { return "modules/" + canonical(name) + ".ko
 
 func stepPath(i int) string { return "steps/" + strconv.Itoa(i) }
 
-// functions is what all steps may use: up prints the guest's whole seconds, busy
-// lists the tasks that have not reached a state of a transition.
+// functions is what the steps may use: up prints the guest's whole seconds; busy
+// lists the tasks that have not reached a state of a transition (idle tasks have
+// no folder in /proc); await waits while pending holds.
 const functions = `up() {
 	read -r up_now up_rest </proc/uptime
 	echo "${up_now%.*}"
@@ -61,6 +62,20 @@ busy() {
 		cat "$busy_task/stack"
 	done
 } 2>/dev/null
+await() {
+	start=$(up)
+	slow=$((start + 5))
+	while pending; do
+		now=$(up)
+		if [ "$now" -ge "$slow" ]; then
+			echo "not complete after $((now - start)) s"
+			busy "$2"
+			[ "$now" -lt $((start + $1)) ] || exit 1
+			slow=$((start + $1))
+		fi
+		sleep 0.1
+	done
+}
 `
 
 // stepScript is the shell script of one step. order is, for a module to load, the
@@ -86,30 +101,14 @@ done
 `, name, busyLimit)
 	case KindTransition:
 		return functions + fmt.Sprintf(`[ -e %[1]s ] || { echo "%[2]s is not an active livepatch"; exit 1; }
-end=$(($(up) + %[3]d))
-while read -r state <%[1]s/transition && [ "$state" != 0 ]; do
-	if [ "$(up)" -ge $end ]; then
-		read -r want <%[1]s/enabled
-		echo "still in transition after %[3]d s"
-		busy "$want"
-		exit 1
-	fi
-	sleep 0.1
-done
+read -r want <%[1]s/enabled
+pending() { read -r state 2>/dev/null <%[1]s/transition && [ "$state" != 0 ]; }
+await %[3]d "$want"
 `, sys, name, waitLimit)
 	case KindDisable:
 		return fmt.Sprintf("echo 0 >%s/enabled\n", sys)
 	case KindGone:
-		return functions + fmt.Sprintf(`end=$(($(up) + %[2]d))
-while [ -e %[1]s ]; do
-	if [ "$(up)" -ge $end ]; then
-		echo "still there after %[2]d s"
-		busy 0
-		exit 1
-	fi
-	sleep 0.1
-done
-`, sys, waitLimit)
+		return functions + fmt.Sprintf("pending() { [ -e %s ]; }\nawait %d 0\n", sys, waitLimit)
 	}
 	return s.Subject + "\n"
 }

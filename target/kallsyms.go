@@ -50,6 +50,7 @@ import (
 // layout is where the tables are, in bytes from the start of one section, and
 // how an offset is meant.
 type layout struct {
+	align      int // every table's address is a multiple of it: 8, or 4 in 7.x
 	num        int // N
 	numSyms    int
 	names      int
@@ -254,24 +255,30 @@ func printable(token []byte) bool {
 // decodeAt decodes the tables around a token table. Every layout that the
 // structure allows is tried; the first that is proven is the answer.
 func (f *finder) decodeAt(table, index int) (*Symtab, error) {
-	found, names := f.namesBefore(table, index)
-	if names == nil {
-		return nil, errors.New("no names, markers and count before it")
-	}
-	symbols, err := f.expand(found, names)
-	if err != nil {
-		return nil, err
-	}
 	var problems []error
-	for _, l := range f.layouts(found) {
-		t, err := f.prove(l, symbols)
-		if err == nil {
-			return t, nil
+	for _, align := range []int{8, 4} {
+		if f.align(table, align) != table {
+			continue
 		}
-		problems = append(problems, fmt.Errorf("%s at %#x: %w", l.meaning, f.addr+uint64(l.offsets), err))
+		found, names := f.namesBefore(table, index, align)
+		if names == nil {
+			continue
+		}
+		symbols, err := f.expand(found, names)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		for _, l := range f.layouts(found) {
+			t, err := f.prove(l, symbols)
+			if err == nil {
+				return t, nil
+			}
+			problems = append(problems, fmt.Errorf("%s at %#x: %w", l.meaning, f.addr+uint64(l.offsets), err))
+		}
 	}
 	if len(problems) == 0 {
-		problems = append(problems, fmt.Errorf("no room for the addresses of %d symbols", found.num))
+		return nil, errors.New("no names, markers and count before it that lead to each other")
 	}
 	return nil, errors.Join(problems...)
 }
@@ -279,13 +286,13 @@ func (f *finder) decodeAt(table, index int) (*Symtab, error) {
 // namesBefore goes back from the token table to markers, names and num_syms. It
 // returns what it found of the layout and the position of each name; nil if
 // nothing fits.
-func (f *finder) namesBefore(table, index int) (layout, []int) {
-	for markers := f.alignDown(table-4, 4); markers >= 0; markers -= 4 {
+func (f *finder) namesBefore(table, index, align int) (layout, []int) {
+	for markers := f.alignDown(table-4, align); markers >= 0; markers -= align {
 		if v, ok := u32(f.data, markers); !ok || v != 0 {
 			continue
 		}
-		for _, r := range f.counts(markers, table) {
-			l := layout{markers: markers, tokenTable: table, tokenIndex: index, seqs: r.seqs}
+		for _, r := range f.counts(markers, table, align) {
+			l := layout{align: align, markers: markers, tokenTable: table, tokenIndex: index, seqs: r.seqs}
 			if names := f.countBefore(&l, r); names != nil {
 				return l, names
 			}
@@ -303,13 +310,16 @@ type countRange struct {
 // counts lists the ranges that fit: markers may end at the token table, or at
 // seqs_of_names, which then ends there. Markers must ascend by the size of 256
 // names, which nearly no other bytes do.
-func (f *finder) counts(markers, table int) []countRange {
+func (f *finder) counts(markers, table, align int) []countRange {
 	var fit []countRange
 	gap := table - markers
-	for m := gap / 4; m > 0 && gap-4*m < 8; m-- {
+	for m := gap / 4; m > 0 && gap-4*m < align; m-- {
 		if f.ascendingMarkers(markers, m) {
 			fit = append(fit, countRange{low: (m-1)*markerStep + 1, high: m * markerStep, seqs: -1})
 		}
+	}
+	if align == 4 {
+		return fit // seqs_of_names is elsewhere
 	}
 	// gap = 4*ceil(N/256) + 3*N + padding twice, each below 8.
 	most := gap * markerStep / (3*markerStep + 4)
@@ -349,18 +359,17 @@ func (f *finder) countBefore(l *layout, r countRange) []int {
 			return nil
 		}
 		// After the last marker there is at least one name and at most 256.
-		high := f.alignDown(l.markers-int(last)-2, 4)
-		low := max(8, high-maxEntry*markerStep-8)
-		for names := high; names >= low; names -= 4 {
-			for _, back := range []int{4, 8} { // num_syms is aligned as names is
-				n, ok := u32(f.data, names-back)
-				if !ok || int64(n) < int64(r.low) || int64(n) > int64(r.high) {
-					continue
-				}
-				l.num, l.names, l.numSyms = int(n), names, names-back
-				if at := f.walk(*l); at != nil {
-					return at
-				}
+		high := f.alignDown(l.markers-int(last)-2, l.align)
+		low := max(l.align, high-maxEntry*markerStep-l.align)
+		for names := high; names >= low; names -= l.align {
+			numSyms := names - l.align
+			n, ok := u32(f.data, numSyms)
+			if !ok || int64(n) < int64(r.low) || int64(n) > int64(r.high) {
+				continue
+			}
+			l.num, l.names, l.numSyms = int(n), names, numSyms
+			if at := f.walk(*l); at != nil {
+				return at
 			}
 		}
 	}
@@ -390,7 +399,7 @@ func (f *finder) walk(l layout) []int {
 			return nil
 		}
 	}
-	if !f.padding(off, l.markers) {
+	if f.align(off, l.align) != l.markers || !f.padding(off, l.markers) {
 		return nil
 	}
 	return at
@@ -469,13 +478,15 @@ func (f *finder) layouts(found layout) []layout {
 			all = append(all, l)
 		}
 	}
-	// 6.4 on, 7.x: after the token index.
 	offsets := found.tokenIndex + tokenIndexSize
 	end := offsets + 4*found.num
-	if found.seqs < 0 {
+	if found.align == 4 { // 7.x
+		add(offsets, -1, end, offsetPlace)
+		return all
+	}
+	if found.seqs < 0 { // 6.4 on
 		base := f.align(end, 8)
 		add(offsets, base, base+8, offsetPercpu, offsetPlain)
-		add(offsets, -1, end, offsetPlace)
 	}
 	// 6.1 to 6.3: before the count.
 	base := found.numSyms - 8

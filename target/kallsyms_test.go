@@ -29,7 +29,7 @@ func (e encoder) String() string {
 
 func TestKallsyms(t *testing.T) {
 	for _, e := range layoutsUnderTest() {
-		for _, n := range []int{1, 5, 251, 252, 253, 254, 255, 256, 509, 1000, 5003} {
+		for _, n := range []int{1, 5, 251, 252, 253, 254, 255, 256, 509, 1000} {
 			t.Run(fmt.Sprintf("%s/%d", e, n), func(t *testing.T) {
 				e := e
 				want := kernelSymbols(n, e.meaning == offsetPercpu)
@@ -81,12 +81,12 @@ func TestKallsymsRefusals(t *testing.T) {
 			"no names, markers and count before it"},
 		{"count", order64, func(im *Image) { at(im, "kallsyms_num_syms", 0)[0]++ },
 			"no names, markers and count before it"},
-		{"name", order64, func(im *Image) { at(im, "kallsyms_names", 2)[0] = 0 },
-			`symbol 0: not a kind and a name`},
+		{"name", order64, func(im *Image) { at(im, "kallsyms_names", 1)[0] = '9' },
+			`symbol 0: not a kind and a name: "9__per_cpu_start"`},
 		{"name length", order64, func(im *Image) { at(im, "kallsyms_names", 0)[0]++ },
 			"no names, markers and count before it"},
 		{"descending offsets", order64, func(im *Image) { binary.LittleEndian.PutUint32(at(im, "kallsyms_offsets", 80), 0x7fffffff) },
-			"(twin): address 0x7fffffff is below the one before"},
+			"symbol 20 (sys_x585): address 0x7fffffff is below the one before"},
 		{"relative base", order64, func(im *Image) { at(im, "kallsyms_relative_base", 0)[1] = 0x40 },
 			"no section of code starts at _text, 0xffffffff81004000"},
 		{"table by name", order64, func(im *Image) { copy(at(im, "kallsyms_seqs_of_names", 3), at(im, "kallsyms_seqs_of_names", 0)[:3]) },

@@ -78,12 +78,12 @@ type x86Map [256]x86Cell
 //
 // Shapes without ModRM:
 //
-//   - nothing follows            b  imm8
-//     z  imm16 or imm32             v  imm16, imm32 or imm64 (mov r, imm)
-//     w  imm16                      e  imm16 and imm8 (enter)
-//     o  absolute address (mov moffs); not counted as an immediate
-//     j  jmp rel8    J  jmp rel32   L  call rel32
-//     c  jcc rel8    C  jcc rel32   r  return    R  return, imm16
+//	b  imm8                       -  nothing follows
+//	z  imm16 or imm32             v  imm16, imm32 or imm64 (mov r, imm)
+//	w  imm16                      e  imm16 and imm8 (enter)
+//	o  absolute address (mov moffs); not counted as an immediate
+//	j  jmp rel8    J  jmp rel32   L  call rel32
+//	c  jcc rel8    C  jcc rel32   r  return    R  return, imm16
 //
 // Shapes with ModRM:
 //

@@ -1,0 +1,175 @@
+package pipeline
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/klpc/klpc/diff"
+)
+
+// touched is one file of the tree that the patches change.
+type touched struct {
+	path    string
+	content *[]byte // nil: removed
+	edits   []diff.Edit
+	pinned  []byte // content with line numbers pinned; equal to content where that changes nothing
+	isNew   bool
+}
+
+// readPatches reads and parses the patch files, reporting all faults together.
+func readPatches(paths []string) ([]*diff.Patch, error) {
+	var patches []*diff.Patch
+	var errs []error
+	for _, p := range paths {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		series, err := diff.ParseSeries(p, data)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		patches = append(patches, series...)
+	}
+	return patches, errors.Join(errs...)
+}
+
+// overlay is the source tree with the patches so far.
+type overlay struct {
+	base  fs.FS
+	files map[string]*[]byte
+}
+
+// Open implements fs.FS.
+func (o overlay) Open(name string) (fs.File, error) {
+	c, ok := o.files[name]
+	switch {
+	case !ok:
+		return o.base.Open(name)
+	case c == nil:
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return &memFile{name: path.Base(name), Reader: bytes.NewReader(*c)}, nil
+}
+
+// memFile is a file of the overlay.
+type memFile struct {
+	name string
+	*bytes.Reader
+}
+
+func (f *memFile) Stat() (fs.FileInfo, error) { return f, nil }
+func (f *memFile) Close() error               { return nil }
+func (f *memFile) Name() string               { return f.name }
+func (f *memFile) Mode() fs.FileMode          { return 0o644 }
+func (f *memFile) ModTime() time.Time         { return time.Time{} }
+func (f *memFile) IsDir() bool                { return false }
+func (f *memFile) Sys() any                   { return nil }
+
+// applyAll applies the patches in order, in memory.
+func applyAll(source string, patches []*diff.Patch, o diff.Options, ev Events) ([]touched, error) {
+	tree := overlay{base: os.DirFS(source), files: map[string]*[]byte{}}
+	last := map[string]*diff.Applied{}
+	for _, p := range patches {
+		results, err := p.Apply(tree, o)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range results {
+			noteOffsets(p, r, ev)
+			if err := inTree(source, r.File); err != nil {
+				return nil, err
+			}
+			if r.File.Op == diff.Delete || r.File.Op == diff.Rename {
+				tree.files[r.File.Old] = nil
+				delete(last, r.File.Old)
+			}
+			if r.File.Op == diff.Delete {
+				continue
+			}
+			name := r.File.Path()
+			if _, twice := tree.files[name]; twice {
+				last[name] = nil // composed below
+			} else {
+				last[name] = r.Applied
+			}
+			content := r.Applied.Content
+			tree.files[name] = &content
+		}
+	}
+	return collectTouched(source, tree, last)
+}
+
+func collectTouched(source string, tree overlay, last map[string]*diff.Applied) ([]touched, error) {
+	var out []touched
+	for name, content := range tree.files {
+		t := touched{path: name, content: content}
+		old, err := fs.ReadFile(tree.base, name)
+		t.isNew = errors.Is(err, fs.ErrNotExist)
+		if err != nil && !t.isNew {
+			return nil, fmt.Errorf("read %s: %w", filepath.Join(source, name), err)
+		}
+		switch a := last[name]; {
+		case content == nil && t.isNew, content != nil && !t.isNew && string(*content) == string(old):
+			continue // came and went, or went back to what it was
+		case content == nil, t.isNew:
+		default:
+			if a == nil {
+				a = diff.Between(old, *content)
+			}
+			t.edits = a.Edits
+			if strings.HasSuffix(name, ".c") || strings.HasSuffix(name, ".h") {
+				t.pinned = a.Pin()
+			}
+		}
+		if t.content != nil && t.pinned == nil {
+			t.pinned = *t.content
+		}
+		out = append(out, t)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].path < out[j].path })
+	return out, nil
+}
+
+func noteOffsets(p *diff.Patch, r diff.Result, ev Events) {
+	for i, off := range r.Applied.Offsets {
+		if off != 0 {
+			ev.note(fmt.Sprintf("%s: %s: hunk %d applies %d lines away from where it says", p.Name, r.File.Path(), i+1, off))
+		}
+	}
+}
+
+// inTree refuses a file that a symbolic link leads out of the tree.
+func inTree(source string, f *diff.File) error {
+	for _, name := range slices.Compact([]string{f.Old, f.New}) {
+		if name == "" {
+			continue
+		}
+		root, err := filepath.EvalSymlinks(source)
+		if err != nil {
+			return err
+		}
+		dir, err := filepath.EvalSymlinks(filepath.Dir(filepath.Join(source, name)))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a new folder
+		}
+		if err != nil {
+			return err
+		}
+		if dir != root && !strings.HasPrefix(dir, root+string(filepath.Separator)) {
+			return fmt.Errorf("%s: a symbolic link in its path leads out of the kernel tree", name)
+		}
+	}
+	return nil
+}

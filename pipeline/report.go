@@ -1,0 +1,72 @@
+package pipeline
+
+import (
+	"github.com/klpc/klpc/codegen"
+	"github.com/klpc/klpc/elfdiff"
+)
+
+// Report is what a build has to say; its JSON form is stable.
+type Report struct {
+	Kernel   string                `json:"kernel"`
+	Name     string                `json:"name"`
+	Module   string                `json:"module,omitempty"` // path; empty if none was written
+	Size     int                   `json:"size,omitempty"`   // bytes
+	Objects  []ReportObject        `json:"objects"`
+	Problems []elfdiff.JSONProblem `json:"problems"`
+	Notes    []string              `json:"notes,omitempty"`
+	NoEffect []string              `json:"no_effect,omitempty"` // files of the patch that never reach this kernel
+	// Readers is how many units may read a changed header, Preprocessed how
+	// many of them do see the change.
+	Readers      int `json:"readers,omitempty"`
+	Preprocessed int `json:"preprocessed,omitempty"`
+}
+
+// ReportObject is one patched object.
+type ReportObject struct {
+	Name      string           `json:"name"` // vmlinux or the module's name
+	Functions []ReportFunction `json:"functions"`
+	Callbacks []ReportCallback `json:"callbacks,omitempty"`
+}
+
+// ReportFunction is one function that the module redirects or brings along.
+type ReportFunction struct {
+	Name    string             `json:"name"`
+	Sympos  int                `json:"sympos"` // 0: the name is unique, or new
+	Change  elfdiff.ChangeKind `json:"change"`
+	Why     string             `json:"why"`
+	Source  string             `json:"source"`
+	Reasons []string           `json:"reasons,omitempty"`
+}
+
+// ReportCallback is one callback.
+type ReportCallback struct {
+	Kind     string `json:"kind"`
+	Function string `json:"function"`
+}
+
+// fill takes over the plan.
+func (r *Report) fill(plan *codegen.Plan, files []touched) {
+	var edited []string
+	for _, f := range files {
+		if f.content != nil {
+			edited = append(edited, editedFunctions(*f.content, f.edits)...)
+		}
+	}
+	r.Objects = []ReportObject{}
+	for _, o := range plan.Objects {
+		out := ReportObject{Name: o.Name, Functions: []ReportFunction{}}
+		for _, f := range o.Funcs {
+			out.Functions = append(out.Functions, ReportFunction{Name: f.Name, Sympos: f.Sympos, Change: elfdiff.IsChanged,
+				Why: why(f.Name, edited), Source: f.Source, Reasons: f.Reasons})
+		}
+		for _, f := range o.New {
+			out.Functions = append(out.Functions, ReportFunction{Name: f.Name, Change: elfdiff.IsNew, Why: New, Source: f.Source})
+		}
+		for _, c := range o.Callbacks {
+			out.Callbacks = append(out.Callbacks, ReportCallback{Kind: c.Kind, Function: c.Name})
+		}
+		r.Objects = append(r.Objects, out)
+	}
+	r.Problems = elfdiff.JSONProblems(plan.Problems)
+	r.Notes = plan.Notes
+}
