@@ -23,7 +23,6 @@ const (
 	ModuleKey        elfdiff.ProblemKind = "module-key"
 	InitReference    elfdiff.ProblemKind = "init-reference"
 	Undecodable      elfdiff.ProblemKind = "undecodable"
-	SymbolName       elfdiff.ProblemKind = "symbol-name"
 	ExtraCallback    elfdiff.ProblemKind = "extra-callback"
 	NothingToHook    elfdiff.ProblemKind = "no-patched-function"
 )
@@ -280,7 +279,7 @@ func (u *unitPlan) locate(p *elfdiff.Piece) (name string, sympos int, err error)
 		}
 		pos, ambiguous := u.module.mod.Sympos(s)
 		if ambiguous {
-			return "", 0, fmt.Errorf("module %s also has an init symbol named %s, so its position depends on when the livepatch is loaded", u.Object, s.Name)
+			return "", 0, u.ambiguous(s.Name)
 		}
 		return s.Name, pos, nil
 	}
@@ -289,6 +288,10 @@ func (u *unitPlan) locate(p *elfdiff.Piece) (name string, sympos int, err error)
 		return "", 0, err
 	}
 	return u.target.Symtab.At(i).Name, u.target.Symtab.Sympos(i), nil
+}
+
+func (u *unitPlan) ambiguous(name string) error {
+	return fmt.Errorf("module %s also has a symbol named %s in its init code, so that its position depends on when the livepatch is loaded", u.Object, name)
 }
 
 func (u *unitPlan) verify(p *elfdiff.Piece) error {

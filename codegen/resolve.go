@@ -9,6 +9,7 @@ package codegen
 
 import (
 	"debug/elf"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -161,13 +162,24 @@ func (u *unitPlan) piece(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref) des
 		// part does; its code is the same as the kernel's.
 		return dest{own: q}
 	}
-	return u.names.original(p, q.Twin)
+	d, err := u.names.original(q.Twin)
+	switch {
+	case err == nil:
+		return d
+	case elfdiff.MayTravel(q):
+		// One of many bookkeeping variables of the same name that the
+		// kernel's code does not tell apart: a fresh copy serves as well.
+		return dest{own: q}
+	}
+	u.problem(UnresolvedSymbol, p, p.Origin()-p.Lo, fmt.Sprintf("%s refers to %s: %v", p.Name(), q.Twin.Name(), err),
+		"let the patched code avoid it, or give the kernel's own image (vmlinux or vmlinuz)")
+	return dest{}
 }
 
 // namer says how a reference to the running kernel is named.
 type namer interface {
 	// original names a function or variable that the unit itself defines.
-	original(p, orig *elfdiff.Piece) dest
+	original(orig *elfdiff.Piece) (dest, error)
 	// undefined names a symbol of another object.
 	undefined(p *elfdiff.Piece, r *elfdiff.Ref, s *elfobj.Symbol) dest
 }
@@ -176,8 +188,8 @@ type namer interface {
 // meant for a particular kernel.
 type sourceNames struct{}
 
-func (sourceNames) original(_, orig *elfdiff.Piece) dest {
-	return dest{name: orig.Sym.Name, bind: elf.STB_GLOBAL}
+func (sourceNames) original(orig *elfdiff.Piece) (dest, error) {
+	return dest{name: orig.Sym.Name, bind: elf.STB_GLOBAL}, nil
 }
 
 func (sourceNames) undefined(_ *elfdiff.Piece, _ *elfdiff.Ref, s *elfobj.Symbol) dest {
@@ -186,35 +198,33 @@ func (sourceNames) undefined(_ *elfdiff.Piece, _ *elfdiff.Ref, s *elfobj.Symbol)
 
 // original is the reference to a function or variable of the running kernel
 // that the unit itself defines.
-func (u *unitPlan) original(p, orig *elfdiff.Piece) dest {
+func (u *unitPlan) original(orig *elfdiff.Piece) (dest, error) {
 	if u.module == nil {
 		for _, s := range orig.Names {
 			if s.Bind != elf.STB_LOCAL {
 				if d, ok := u.exported(s.Name); ok {
-					return d
+					return d, nil
 				}
 			}
 		}
 	}
 	name, pos, err := u.locate(orig)
 	if err != nil {
-		u.problem(UnresolvedSymbol, p, p.Origin()-p.Lo, fmt.Sprintf("%s refers to %s: %v", p.Name(), orig.Name(), err),
-			"let the patched code avoid it, or give the kernel's own image (vmlinux or vmlinuz)")
-		return dest{}
+		return dest{}, err
 	}
 	if u.module == nil && pos == 0 && orig.Sym.Bind != elf.STB_LOCAL && name == orig.Sym.Name {
-		return u.plainKlp(name)
+		return u.plainKlp(name), nil
 	}
-	return u.klp(p, u.Object, u.Object, name, pos)
+	return klp(u.Object, u.Object, name, pos)
 }
 
-func (u *unitPlan) klp(p *elfdiff.Piece, relaObject, object, name string, pos int) dest {
-	if strings.ContainsRune(name, ',') || len(name) >= 512 { // KSYM_NAME_LEN
-		u.problem(SymbolName, p, p.Origin()-p.Lo, fmt.Sprintf("%s refers to %q, a name that a livepatch symbol cannot hold", p.Name(), name),
-			"let the patched code avoid it")
-		return dest{}
+// klp is a livepatch symbol. The kernel reads its name with
+// ".klp.sym.%55[^.].%511[^,],%lu" (klp_resolve_symbols, kernel/livepatch/core.c).
+func klp(relaObject, object, name string, pos int) (dest, error) {
+	if strings.ContainsRune(name, ',') || len(name) >= 512 {
+		return dest{}, fmt.Errorf("%q is a name that a livepatch symbol cannot hold", name)
 	}
-	return dest{name: klpName(relaObject, object, name, pos), bind: elf.STB_WEAK, object: relaObject}
+	return dest{name: klpName(relaObject, object, name, pos), bind: elf.STB_WEAK, object: relaObject}, nil
 }
 
 // plainKlp is a unique global symbol of vmlinux that is not exported. It keeps
@@ -242,35 +252,47 @@ func (u *unitPlan) exported(name string) (dest, bool) {
 
 // undefined decides a reference to a symbol of another object.
 func (u *unitPlan) undefined(p *elfdiff.Piece, r *elfdiff.Ref, s *elfobj.Symbol) dest {
+	d, err := u.foreign(s)
+	if err != nil {
+		u.problem(UnresolvedSymbol, p, r.Off, fmt.Sprintf("%s refers to %s: %v", p.Name(), s.Name, err),
+			"let the patch add the function or variable itself, or use one that this kernel has")
+	}
+	return d
+}
+
+func (u *unitPlan) foreign(s *elfobj.Symbol) (dest, error) {
 	if u.newNames[s.Name] {
-		return dest{name: s.Name, bind: elf.STB_GLOBAL}
+		return dest{name: s.Name, bind: elf.STB_GLOBAL}, nil
 	}
-	if u.module != nil {
-		if d, ok := u.moduleSymbol(p, s.Name); ok {
-			return d
-		}
+	if u.module != nil && u.defined[s.Name] != nil {
+		return u.moduleSymbol(u.defined[s.Name])
 	}
+	x, exported := u.target.Exports.Lookup(s.Name)
 	if d, ok := u.exported(s.Name); ok {
-		return d
+		return d, nil
 	}
-	if u.module != nil {
-		if x, ok := u.target.Exports.Lookup(s.Name); ok && x.Module != VMLinux {
-			return u.klp(p, u.Object, ModuleName(x.Module), s.Name, 0)
-		}
+	if u.module != nil && exported && x.Module != VMLinux {
+		return klp(u.Object, ModuleName(x.Module), s.Name, 0)
 	}
-	i, err := u.global(p, r, s.Name)
-	if err == nil {
-		if pos := u.target.Symtab.Sympos(i); pos > 0 {
-			return u.klp(p, VMLinux, VMLinux, s.Name, pos)
-		}
-		return u.plainKlp(s.Name)
+	i, err := u.global(s.Name)
+	switch {
+	case err == nil && u.target.Symtab.Sympos(i) > 0:
+		return klp(VMLinux, VMLinux, s.Name, u.target.Symtab.Sympos(i))
+	case err == nil:
+		return u.plainKlp(s.Name), nil
+	case s.Bind == elf.STB_WEAK:
+		return dest{name: s.Name, bind: elf.STB_WEAK}, nil // as in the kernel: address 0
 	}
-	if s.Bind == elf.STB_WEAK {
-		return dest{name: s.Name, bind: elf.STB_WEAK} // as in the kernel: address 0
+	return dest{}, err
+}
+
+// moduleSymbol is a global symbol that another unit of the same module defines.
+func (u *unitPlan) moduleSymbol(s *elfobj.Symbol) (dest, error) {
+	pos, ambiguous := u.module.mod.Sympos(s)
+	if ambiguous {
+		return dest{}, u.ambiguous(s.Name)
 	}
-	u.problem(UnresolvedSymbol, p, r.Off, fmt.Sprintf("%s refers to %s: %v", p.Name(), s.Name, err),
-		"let the patch add the function or variable itself, or use one that this kernel has")
-	return dest{}
+	return klp(u.Object, u.Object, s.Name, pos)
 }
 
 // ModuleName is the name that the kernel knows a module by, from its path in
@@ -279,36 +301,22 @@ func ModuleName(file string) string {
 	return strings.ReplaceAll(path.Base(file), "-", "_")
 }
 
-// moduleSymbol is a global symbol that another unit of the same module defines.
-func (u *unitPlan) moduleSymbol(p *elfdiff.Piece, name string) (dest, bool) {
-	s := u.defined[name]
-	if s == nil {
-		return dest{}, false
-	}
-	pos, ambiguous := u.module.mod.Sympos(s)
-	if ambiguous {
-		u.problem(AmbiguousSymbol, p, p.Origin()-p.Lo, fmt.Sprintf("%s refers to %s, of which module %s has another in its init code, so that its position depends on when the livepatch is loaded", p.Name(), name, u.Object),
-			"let the patched code avoid it")
-	}
-	return u.klp(p, u.Object, u.Object, name, pos), true
-}
-
 // global finds the kernel's global symbol of a name. Static functions of other
 // files may share the name; nm's letters tell them apart.
-func (u *unitPlan) global(p *elfdiff.Piece, r *elfdiff.Ref, name string) (int, error) {
+func (u *unitPlan) global(name string) (int, error) {
 	tab := u.target.Symtab
 	all := tab.Named(name)
-	if len(all) == 0 {
-		return -1, fmt.Errorf("the running kernel has no such symbol")
-	}
-	if len(all) == 1 {
+	switch len(all) {
+	case 0:
+		return -1, errors.New("the running kernel has no such symbol")
+	case 1:
 		return all[0], nil
 	}
 	found := -1
 	for _, i := range all {
 		if k := tab.At(i).Kind; k >= 'A' && k <= 'Z' {
 			if found >= 0 {
-				return -1, fmt.Errorf("the running kernel has several global symbols of that name")
+				return -1, errors.New("the running kernel has several global symbols of that name")
 			}
 			found = i
 		}

@@ -16,7 +16,7 @@ func (m *merge) explain(h *Hunk) string {
 		return reason
 	}
 	free := pattern{lines: pat.lines, want: pat.want}
-	if at, _ := m.find(free, 0); at >= 0 {
+	if at, _ := m.find(free, 0); at >= 0 && len(pat.lines) > 0 {
 		return fmt.Sprintf("does not apply: its lines stand at line %d, %s", at+1, m.forbidden(pat, at))
 	}
 	return "does not apply: " + m.difference(h, pat)
@@ -25,7 +25,13 @@ func (m *merge) explain(h *Hunk) string {
 // reverses tells whether the file holds what h would make of it.
 func (m *merge) reverses(h *Hunk) bool {
 	lead, trail := contexts(h.Lines)
-	pat := pattern{lines: side(h.Lines, Removed), want: h.newStart(), fixed: lead == 0 && trail == 0}
+	pat := pattern{
+		lines: side(h.Lines, Removed),
+		want:  h.newStart(),
+		begin: lead < trail && h.NewStart <= 1,
+		end:   trail < lead && trail < fullContext || endsNew(h.Lines),
+		fixed: lead == 0 && trail == 0,
+	}
 	if len(pat.lines) == 0 {
 		return false
 	}

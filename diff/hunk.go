@@ -1,12 +1,16 @@
 package diff
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
 	godiff "github.com/sourcegraph/go-diff/diff"
 )
+
+// errNoChange is a hunk without added or removed lines.
+var errNoChange = errors.New("changes nothing")
 
 // hunks reads the hunks at pos into f and notes what is wrong with them.
 func (s *scanner) hunks(f *File) {
@@ -16,7 +20,7 @@ func (s *scanner) hunks(f *File) {
 			s.fail(at, f.Path(), n, "malformed header: %q", s.line(at))
 			return
 		}
-		h, bad, err := s.hunk(f)
+		h, bad, err := s.hunk()
 		if err != nil {
 			s.fail(bad, f.Path(), n, "%v", err)
 			return
@@ -59,7 +63,7 @@ type body struct {
 }
 
 // hunk reads the hunk at pos. bad is the 0-based line of an error.
-func (s *scanner) hunk(f *File) (h *Hunk, bad int, err error) {
+func (s *scanner) hunk() (h *Hunk, bad int, err error) {
 	at := s.pos
 	m := hunkHeader.FindStringSubmatch(s.line(at))
 	wantOld, wantNew := count(m[2]), count(m[4])
@@ -87,6 +91,10 @@ func (s *scanner) hunk(f *File) (h *Hunk, bad int, err error) {
 	switch s.kind(s.pos) {
 	case kindBody:
 		return nil, at, s.miscounted(at, wantOld, wantNew)
+	case kindText:
+		if isSignature(s.line(s.pos-1), s.line(s.pos)) {
+			return nil, at, s.miscounted(at, wantOld, wantNew)
+		}
 	case kindPlain:
 		if s.kind(s.pos+2) != kindHunk {
 			return nil, at, s.miscounted(at, wantOld, wantNew)
@@ -224,6 +232,9 @@ func (s *scanner) miscounted(at, wantOld, wantNew int) error {
 // decode lets go-diff read the hunk whose extent is known, and checks that it
 // saw the same.
 func (s *scanner) decode(at int, b *body) (*Hunk, error) {
+	if len(b.lines) == 0 {
+		return nil, errNoChange
+	}
 	text := strings.TrimSuffix(s.line(at), "\r") + "\n" + strings.Join(b.lines, "\n") + "\n"
 	parsed, err := godiff.ParseHunksOptions([]byte(text), godiff.ParseOptions{KeepCR: true})
 	if err != nil {
@@ -250,7 +261,7 @@ func (s *scanner) decode(at int, b *body) (*Hunk, error) {
 	}
 	switch {
 	case !changed:
-		return nil, fmt.Errorf("changes nothing")
+		return nil, errNoChange
 	case h.OldStart == 0 && h.OldLines > 0, h.NewStart == 0 && h.NewLines > 0:
 		return nil, fmt.Errorf("malformed header: line 0 has no lines: %q", s.line(at))
 	}

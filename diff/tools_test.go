@@ -26,6 +26,18 @@ func needTool(t *testing.T, names ...string) {
 	}
 }
 
+// toolEnv is an environment in which git knows of no repository or
+// configuration but what it finds itself, even if the tests run in a git hook.
+func toolEnv(more ...string) []string {
+	env := append(more, "LC_ALL=C", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "GIT_") && !strings.HasPrefix(v, "LC_ALL=") {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
 func writeFile(t *testing.T, path string, content []byte) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -155,7 +167,7 @@ func runTool(t *testing.T, dir string, patch, old []byte, args ...string) string
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = work
 	cmd.Stdin = bytes.NewReader(patch)
-	cmd.Env = append(os.Environ(), "GIT_CEILING_DIRECTORIES="+dir, "LC_ALL=C")
+	cmd.Env = toolEnv("GIT_CEILING_DIRECTORIES=" + dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Sprintf("%s: %v\n%s", args[0], err, out)
 	}
@@ -175,7 +187,7 @@ func TestGitDiffs(t *testing.T) {
 		t.Helper()
 		cmd := exec.Command("git", append([]string{"-c", "user.name=T", "-c", "user.email=t@example.org"}, args...)...)
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+		cmd.Env = toolEnv()
 		out, err := cmd.Output()
 		if err != nil {
 			t.Fatalf("git %s: %v", args, err)
@@ -208,6 +220,7 @@ func TestGitDiffs(t *testing.T) {
 	git("rm", "-q", "fs/gone.c", "fs/empty-gone.c")
 	git("add", "-A")
 	git("commit", "-qm", "fs: second\n\nText.")
+	git("tag", "second")
 	mail := git("format-patch", "-M", "-C", "--find-copies-harder", "--stdout", "-1")
 
 	p, err := diff.Parse("mail", mail)
@@ -244,7 +257,7 @@ func TestGitDiffs(t *testing.T) {
 		if r.File.New == "" {
 			continue
 		}
-		want := git("show", "master:"+r.File.New)
+		want := git("show", "second:"+r.File.New)
 		if d := cmp.Diff(string(want), string(r.Applied.Content)); d != "" {
 			t.Errorf("%s (-want +got):\n%s", r.File.New, d)
 		}

@@ -35,6 +35,7 @@ var buildTools = []need{
 	{program: "bison", pkg: "bison"},
 	{program: "bc", pkg: "bc"},
 	{program: "perl", pkg: "perl"},
+	{program: "python3", pkg: "python3"}, // tools/lib/bpf, since 6.0
 	{program: "tar", pkg: "tar"},
 	{program: "xz", pkg: "xz-utils"},
 	{header: "stdlib.h", pkg: "libc6-dev"},

@@ -83,7 +83,7 @@ func (c *comparison) compareData(r *Result) {
 	}
 	for _, q := range c.patched.Pieces {
 		switch {
-		case q.Func || q.Sym == nil || q.Twin != nil || mayTravel(q):
+		case q.Func || q.Sym == nil || q.Twin != nil || MayTravel(q):
 		case c.travels[q]:
 			r.Data = append(r.Data, Change{Patched: q, Kind: IsChanged,
 				Reasons: []string{"constant that only patched functions read; the new copy goes along"}})

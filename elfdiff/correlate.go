@@ -222,15 +222,15 @@ func (c *comparison) splitChangedConstants() {
 		if q == nil || p.Func || c.sameContent(p, q, 0, 0) {
 			continue
 		}
-		if mayTravel(p) && mayTravel(q) || c.provablyConst(q) && p.Kind == ReadOnly {
+		if MayTravel(p) && MayTravel(q) || c.provablyConst(q) && p.Kind == ReadOnly {
 			p.Twin, q.Twin = nil, nil
 			c.travels[q] = true
 		}
 	}
 }
 
-// mayTravel tells whether a copy of the piece serves as well as the original.
-func mayTravel(p *Piece) bool {
+// MayTravel tells whether a copy of the piece serves as well as the original.
+func MayTravel(p *Piece) bool {
 	if p.Sym == nil {
 		return true
 	}

@@ -150,7 +150,7 @@ func (c *comparison) sameUnnamed(a, b *Ref) bool {
 			return false
 		}
 		return c.sameContent(p, q, uint64(from), uint64(to))
-	case p.Sym != nil && q.Sym != nil && p.key == q.key && (mayTravel(p) || p.Kind == ReadOnly) && !p.Func:
+	case p.Sym != nil && q.Sym != nil && p.key == q.key && (MayTravel(p) || p.Kind == ReadOnly) && !p.Func:
 		return a.Addend == b.Addend && c.sameContent(p, q, 0, 0)
 	}
 	return false

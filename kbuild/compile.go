@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,6 +79,7 @@ type MissingHeaderError struct {
 	Header string
 	Make   []string // the command that makes it
 	First  string   // the compiler's words
+	Output string
 }
 
 func (e *MissingHeaderError) Error() string {
@@ -129,12 +131,17 @@ const (
 func (t *Tree) withHeaders(ctx context.Context, job CompileJob, st stage) (CompileResult, error) {
 	res, err := t.inShadow(ctx, job, st)
 	var missing *MissingHeaderError
-	if !errors.As(err, &missing) || !t.Owned {
+	switch {
+	case !errors.As(err, &missing):
 		return res, err
+	case t.Built() || job.Shadow.touches(missing.Header):
+		return CompileResult{}, &CompileError{Unit: job.Unit, First: missing.First, Output: missing.Output}
+	case !t.Owned:
+		return CompileResult{}, err
 	}
 	if err := t.MakeUnit(ctx, job.Unit); err != nil {
-		// The patch may include a header that does not exist anywhere;
-		// then the compiler's words are the better ones.
+		// The patch may include a header that exists nowhere; then the
+		// compiler's words are the better ones.
 		return CompileResult{}, errors.Join(missing, err)
 	}
 	return t.inShadow(ctx, job, st)
@@ -149,34 +156,33 @@ func (t *Tree) inShadow(ctx context.Context, job CompileJob, st stage) (CompileR
 	}
 	// A quoted include is looked up beside the source first.
 	if !job.Unit.Generated {
-		if _, err := s.deepen([]string{filepath.Join(s.dir, job.Unit.Source)}); err != nil {
+		if err := s.deepen([]string{filepath.Join(s.dir, job.Unit.Source)}); err != nil {
 			return CompileResult{}, err
 		}
 	}
 	for {
-		res, err := t.onceLocked(ctx, job, st)
+		res, seen, err := t.onceInView(ctx, job, st)
 		var missing *MissingHeaderError
-		var leaks []string
+		past := seen.leaks
 		switch {
 		case errors.As(err, &missing):
-			leaks = []string{includer(s, missing.First)}
+			past = []string{includer(s, missing.First)}
 		case err != nil:
 			return CompileResult{}, err
-		default:
-			if leaks = s.leaks(res.Deps); len(leaks) == 0 {
-				res.Deps = t.normalise(res.Deps, s)
-				return res, nil
-			}
+		case len(past) == 0:
+			res.Deps = t.normalise(res.Deps, s)
+			return res, nil
 		}
-		changed, derr := s.deepen(leaks)
-		switch {
-		case derr != nil:
+		if derr := s.deepen(past); derr != nil {
 			return CompileResult{}, derr
-		case !changed && err != nil:
-			return CompileResult{}, err
-		case !changed:
-			return CompileResult{}, fmt.Errorf("compile %s: it reads the unpatched %s past the shadow tree", job.Unit.Source, leaks[0])
 		}
+		if s.depth() != seen.depth {
+			continue // by this call or by another compile meanwhile
+		}
+		if err == nil {
+			err = fmt.Errorf("compile %s: it reads the unpatched %s past the shadow tree", job.Unit.Source, past[0])
+		}
+		return CompileResult{}, err
 	}
 }
 
@@ -186,10 +192,20 @@ func includer(s *Shadow, first string) string {
 	return s.dir + "/" + file
 }
 
-func (t *Tree) onceLocked(ctx context.Context, job CompileJob, st stage) (CompileResult, error) {
-	job.Shadow.mu.RLock()
-	defer job.Shadow.mu.RUnlock()
-	return t.once(ctx, job, st)
+// seen is the state of a view during a compile.
+type seen struct {
+	depth int      // Shadow.depth
+	leaks []string // Shadow.leaks of what was read
+}
+
+// onceInView runs the compiler and checks what it read before the view can
+// change again.
+func (t *Tree) onceInView(ctx context.Context, job CompileJob, st stage) (CompileResult, seen, error) {
+	s := job.Shadow
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	res, err := t.once(ctx, job, st)
+	return res, seen{depth: s.deepened, leaks: s.leaks(res.Deps)}, err
 }
 
 // once runs the compiler once. With a shadow, Deps stay as the compiler named
@@ -259,15 +275,15 @@ func compileArgs(job CompileJob, st stage, out, depfile string) []string {
 		}
 	}
 	if job.Shadow != nil {
-		// First, so that the kernel's own -fmacro-prefix-map, if it has
-		// one, wins: of several maps the last one counts.
-		n := 1
-		for n < len(args) && !strings.HasPrefix(args[n], "-") {
-			n++
-		}
-		args = append(args[:n:n], append([]string{"-ffile-prefix-map=" + job.Shadow.dir + "=" + job.Shadow.source}, args[n:]...)...)
+		args = slices.Insert(args, firstOption(args), job.Shadow.prefixMaps()...)
 	}
 	return append(args, job.Extra...)
+}
+
+// firstOption is where the compiler (and its launcher) end and options begin.
+func firstOption(args []string) int {
+	n := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, "-") })
+	return max(n, 0)
 }
 
 // isDepArg recognises -Wp,-MMD,fs/.x.o.d and -Wp,-MD,fs/.x.o.d.
@@ -338,7 +354,7 @@ func (t *Tree) explain(job CompileJob, program string, r run.Result, err error) 
 		return &CrashError{Unit: job.Unit, First: failed.Err.Error(), Output: text}
 	}
 	if m := missingHeader.FindStringSubmatch(text); m != nil {
-		return &MissingHeaderError{Unit: job.Unit, Header: m[1] + m[2], Make: t.makeUnitArgs(job.Unit), First: first}
+		return &MissingHeaderError{Unit: job.Unit, Header: m[1] + m[2], Make: t.makeUnitArgs(job.Unit), First: first, Output: text}
 	}
 	return &CompileError{Unit: job.Unit, First: first, Output: text}
 }

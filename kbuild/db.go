@@ -160,8 +160,11 @@ func (p *dryRun) line(line []byte) error {
 		return err
 	}
 	u, err := newUnit(p.roots, f)
+	if errors.Is(err, errOutside) {
+		return nil // a program of a sub-make that runs in another directory
+	}
 	if err != nil {
-		return nil //nolint:nilerr // a host program of a sub-make with another working directory
+		return err
 	}
 	e := dbUnit{
 		source: p.number(u.Source), generated: u.Generated, object: p.number(u.Object),

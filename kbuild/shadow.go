@@ -40,7 +40,8 @@ type Shadow struct {
 	// removed ones.
 	touched []string
 
-	mu sync.RWMutex // readers: compiles; writer: deepening
+	mu       sync.RWMutex // readers: compiles; writer: deepening
+	deepened int          // directories made real since the start
 }
 
 // NewShadow makes in dir, which must not exist or be empty, the view of the
@@ -116,12 +117,12 @@ func (s *Shadow) populate(files map[string]*[]byte) error {
 		return err
 	}
 	if rel, ok := below(s.source, s.build); ok {
-		if _, err := s.makeReal(rel); err != nil {
+		if err := s.makeReal(rel); err != nil {
 			return err
 		}
 	}
 	for _, f := range s.touched {
-		if _, err := s.makeReal(path.Dir(f)); err != nil {
+		if err := s.makeReal(path.Dir(f)); err != nil {
 			return err
 		}
 		content := files[f]
@@ -167,32 +168,32 @@ func (s *Shadow) fill(rel string) error {
 }
 
 // makeReal turns a directory of the view and those above it from links into
-// real directories. changed tells whether any was a link.
-func (s *Shadow) makeReal(rel string) (changed bool, err error) {
-	if rel == "." || rel == "" {
-		return false, nil
+// real directories.
+func (s *Shadow) makeReal(rel string) error {
+	if rel == "." {
+		return nil
 	}
-	above, err := s.makeReal(path.Dir(rel))
-	if err != nil {
-		return false, err
+	if err := s.makeReal(path.Dir(rel)); err != nil {
+		return err
 	}
 	at := filepath.Join(s.dir, rel)
 	st, err := os.Lstat(at)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return false, err
+		return err
 	case st.IsDir():
-		return above, nil
+		return nil
 	default:
 		if err := os.Remove(at); err != nil {
-			return false, err
+			return err
 		}
 	}
 	if err := os.Mkdir(at, 0o755); err != nil {
-		return false, err
+		return err
 	}
-	return true, s.fill(rel)
+	s.deepened++
+	return s.fill(rel)
 }
 
 // cwd is where a command of the tree runs in the view.
@@ -287,44 +288,74 @@ func (s *Shadow) leaks(read []string) []string {
 	return out
 }
 
+// depth counts the directories made real: two equal depths mean that the view
+// has not changed in between.
+func (s *Shadow) depth() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.deepened
+}
+
 // deepen makes the directories on the given paths (absolute, unclean) real.
-// changed is false if there was nothing left to do.
-func (s *Shadow) deepen(paths []string) (changed bool, err error) {
+func (s *Shadow) deepen(paths []string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range paths {
-		c, err := s.deepenPath(p)
-		if err != nil {
-			return false, fmt.Errorf("deepen shadow tree: %w", err)
+		if err := s.deepenPath(p); err != nil {
+			return fmt.Errorf("deepen shadow tree: %w", err)
 		}
-		changed = changed || c
 	}
-	return changed, nil
+	return nil
 }
 
 // deepenPath follows p as the kernel would, making each linked directory of
 // the view real before ".." can leave it.
-func (s *Shadow) deepenPath(p string) (changed bool, err error) {
+func (s *Shadow) deepenPath(p string) error {
 	rel, ok := strings.CutPrefix(p, s.dir+"/")
 	if !ok {
-		return false, nil
+		return nil
 	}
-	at := ""
+	at := "."
 	parts := strings.Split(rel, "/")
 	for _, part := range parts[:len(parts)-1] {
 		at = path.Join(at, part)
-		if at == ".." || strings.HasPrefix(at, "../") {
-			return changed, nil // it leaves the tree
+		if !filepath.IsLocal(at) {
+			return nil // it leaves the tree
 		}
-		st, err := os.Stat(filepath.Join(s.source, at))
-		if err != nil || !st.IsDir() {
-			return changed, nil
-		}
-		c, err := s.makeReal(at)
+		st, err := os.Lstat(filepath.Join(s.source, at))
 		if err != nil {
-			return changed, err
+			return nil // a new directory is real already
 		}
-		changed = changed || c
+		if st.Mode()&fs.ModeSymlink != 0 {
+			text, err := os.Readlink(filepath.Join(s.source, at))
+			if err != nil || filepath.IsAbs(text) {
+				return err
+			}
+			at = path.Join(path.Dir(at), text)
+			if !filepath.IsLocal(at) {
+				return nil
+			}
+		}
+		if err := s.makeReal(at); err != nil {
+			return err
+		}
 	}
-	return changed, nil
+	return nil
+}
+
+// prefixMaps are options that make __FILE__ and debug information name the
+// original. They go first: of several maps for a path the last one counts, so
+// the kernel's own, if it has one, goes before them. (-ffile-prefix-map would
+// win over any -fmacro-prefix-map, wherever it stands: gcc 12.)
+func (s *Shadow) prefixMaps() []string {
+	m := "-prefix-map=" + s.dir + "=" + s.source
+	return []string{"-fmacro" + m, "-fdebug" + m}
+}
+
+// touches tells whether an include name may mean a file that the patch touches.
+func (s *Shadow) touches(header string) bool {
+	if s == nil {
+		return false
+	}
+	return slices.ContainsFunc(s.touched, func(f string) bool { return path.Base(f) == path.Base(header) })
 }

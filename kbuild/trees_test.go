@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -406,7 +405,6 @@ func TestTreeReaders(t *testing.T) {
 				}
 				t.Logf("index, warm: %v", time.Since(start))
 			}
-			runtime.GC()
 		})
 	}
 }
@@ -427,6 +425,59 @@ func TestTreeHeaderThatMakeGenerates(t *testing.T) {
 			if err := tree.MakeUnit(t.Context(), u); !errors.Is(err, ErrNotOwned) {
 				t.Errorf("MakeUnit: got %v, want ErrNotOwned", err)
 			}
+		})
+	}
+}
+
+// TestTreeIncludesCoverDeps checks that the include scan finds every reader
+// that a build recorded.
+func TestTreeIncludesCoverDeps(t *testing.T) {
+	for _, tree := range testTrees(t) {
+		t.Run(tree.Release, func(t *testing.T) {
+			if !tree.Built() {
+				t.Skip("only a built tree has a record")
+			}
+			deps, err := tree.Deps("")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var text bytes.Buffer
+			for _, o := range deps.objects {
+				line, err := firstLine(filepath.Join(tree.Build, cmdPath(deps.names[o.object])))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, cmd, _ := bytes.Cut(line, []byte(" := "))
+				text.Write(unescapeMake(cmd))
+			}
+			db, err := ParseDryRun(&text, tree.Source, tree.Build)
+			if err != nil {
+				t.Fatal(err)
+			}
+			graph, err := (&Tree{Source: tree.Source, Build: tree.Build, db: db}).Includes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			checked, extra := 0, 0
+			for i := 0; i < len(deps.names); i += 7 {
+				name := deps.names[i]
+				if !strings.HasSuffix(name, ".h") || !isFile(filepath.Join(tree.Source, name)) {
+					continue
+				}
+				may := map[string]bool{}
+				for _, u := range graph.Readers(name) {
+					may[u.Object] = true
+				}
+				did := deps.Readers(name)
+				for _, o := range did {
+					u, ok := db.unitOfObject(o)
+					if ok && u.Special() == "" && !may[o] {
+						t.Errorf("%s reads %s, which the include scan does not see", o, name)
+					}
+				}
+				checked, extra = checked+1, extra+len(may)-len(did)
+			}
+			t.Logf("%d headers, %d readers too many on average", checked, extra/max(checked, 1))
 		})
 	}
 }

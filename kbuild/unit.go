@@ -2,6 +2,7 @@ package kbuild
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -222,15 +223,18 @@ func words(c *command, n int, str func([]byte) string) []string {
 	return out
 }
 
+// errOutside is a command that does not belong to Kbuild's build directory.
+var errOutside = errors.New("not in the tree")
+
 // newUnit makes a unit of a found command.
 func newUnit(r roots, f found) (Unit, error) {
 	object, at := r.locate(f.object)
 	if at == outside || at == inSource && r.source != r.build {
-		return Unit{}, fmt.Errorf("the object %s is not in the build directory", f.object)
+		return Unit{}, fmt.Errorf("the object %s: %w", f.object, errOutside)
 	}
 	source, at := r.locate(f.source)
 	if at == outside {
-		return Unit{}, fmt.Errorf("the source %s of %s is not in the tree", f.source, f.object)
+		return Unit{}, fmt.Errorf("the source %s of %s: %w", f.source, f.object, errOutside)
 	}
 	u := Unit{Source: source, Generated: at == inBuild, Object: object, Args: f.args, Objtool: f.objtool}
 	u.Modules, u.Modfile = modulesOf(f.args)

@@ -109,7 +109,8 @@ func TestBootDeaths(t *testing.T) {
 		problem, log  string
 	}{
 		{"panic", "echo c >/proc/sysrq-trigger; sleep 60", 0, "the guest died in step 2 (exec: ", "Kernel panic"},
-		{"hang", "sleep 600", 20 * time.Second, "the guest was stopped after 20 s, in step 2 (exec: ", ""},
+		// On a busy machine it may not even have booted by then.
+		{"hang", "sleep 600", 12 * time.Second, "the guest was stopped after 12 s, ", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

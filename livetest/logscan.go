@@ -1,6 +1,7 @@
 package livetest
 
 import (
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -48,7 +49,9 @@ var harmless = regexp.MustCompile(`tainting kernel|taints kernel|module verifica
 // quoted is a name inside a message. A livepatch may well be called 'fail_fix'.
 var quoted = regexp.MustCompile(`'[^']*'`)
 
-// Marks in the kernel log, written by /init.
+// markOf is the text that /init writes to the kernel log when a step begins.
+func markOf(step int) string { return fmt.Sprintf("%s step %d begins", logMark, step) }
+
 var stepMark = regexp.MustCompile(regexp.QuoteMeta(logMark) + ` step (\d+) begins`)
 
 // LogLine is one line of the kernel log.

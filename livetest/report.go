@@ -96,7 +96,7 @@ func newReport(steps []Step, g Guest, got *frames, end *vm.Result) *Report {
 	r.KernelLog = testLog(log)
 	r.Log = faults(r.KernelLog, steps)
 	if n := len(r.Log); n > 0 {
-		r.problem("%d lines in the kernel log tell of a fault, the first: %s", n, r.Log[0].Text)
+		r.problem("lines of the kernel log that tell of a fault: %d, the first: %s", n, r.Log[0].Text)
 	}
 	for _, j := range got.junk {
 		r.problem("the second serial port, which only the test itself may use, brought %s", j)
@@ -104,7 +104,7 @@ func newReport(steps []Step, g Guest, got *frames, end *vm.Result) *Report {
 	if !got.done {
 		r.problem("%s", deathProblem(steps, got, end))
 		r.Console = end.Console[max(0, len(end.Console)-lastLines):]
-	} else if len(steps) > 0 && len(r.KernelLog) == 0 {
+	} else if len(steps) > 0 && !strings.Contains(log, markOf(0)) {
 		r.problem("the kernel log does not reach back to the first step: it cannot be judged")
 	}
 	if skipped > 0 {

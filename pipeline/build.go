@@ -52,6 +52,7 @@ type builder struct {
 	shadow *kbuild.Shadow
 	files  []touched
 	report *Report
+	timing stopwatch
 
 	mu sync.Mutex // events
 }
@@ -80,6 +81,9 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 	} else {
 		defer func() { err = errors.Join(err, os.RemoveAll(b.work)) }()
 	}
+	if err := os.Mkdir(filepath.Join(b.work, "obj"), 0o755); err != nil {
+		return nil, err
+	}
 	units, err := b.findUnits(ctx)
 	if err != nil {
 		return b.report, err
@@ -99,6 +103,7 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 	if err := renameio.WriteFile(b.o.Output, data, 0o644); err != nil {
 		return nil, fmt.Errorf("write the module: %w", err)
 	}
+	b.report.Timings = b.timing.end()
 	b.report.Module = b.o.Output
 	b.report.Size = len(data)
 	return b.report, nil
@@ -110,7 +115,10 @@ func (b *builder) event(f func(Events)) {
 	f(b.o.Events)
 }
 
-func (b *builder) step(text string) { b.event(func(e Events) { e.step(text) }) }
+func (b *builder) step(text string) {
+	b.timing.begin(text)
+	b.event(func(e Events) { e.step(text) })
+}
 
 // nameModule settles the module's name and file.
 func (b *builder) nameModule() error {
@@ -271,9 +279,6 @@ type pair struct {
 // compile compiles each unit as it is and as patched, and compares.
 func (b *builder) compile(ctx context.Context, units []kbuild.Unit) ([]pair, error) {
 	b.step(fmt.Sprintf("compile %s, as it is and as patched", count(len(units), "unit")))
-	if err := os.MkdirAll(filepath.Join(b.work, "obj"), 0o755); err != nil {
-		return nil, err
-	}
 	pairs := make([]pair, len(units))
 	err := b.each(ctx, 2*len(units), func(ctx context.Context, i int) (string, error) {
 		u := units[i/2]

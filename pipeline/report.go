@@ -19,6 +19,8 @@ type Report struct {
 	// many of them do see the change.
 	Readers      int `json:"readers,omitempty"`
 	Preprocessed int `json:"preprocessed,omitempty"`
+	// Timings are not part of the JSON form: equal input gives equal output.
+	Timings []Timing `json:"-"`
 }
 
 // ReportObject is one patched object.

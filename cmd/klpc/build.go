@@ -21,6 +21,7 @@ type buildOptions struct {
 	kernel pipeline.KernelOptions
 	build  pipeline.BuildOptions
 	json   bool
+	timing bool
 }
 
 func newBuild(a *app, f func(context.Context, *app, buildOptions) error) *cobra.Command {
@@ -54,6 +55,7 @@ and why. The kernel tree is only read.`,
 	fl.IntVarP(&o.build.Jobs, "jobs", "j", 0, "run `N` compiles at once (default: one per processor)")
 	fl.IntVar(&o.build.Fuzz, "fuzz", 0, "let `N` lines of context differ when a hunk is applied")
 	fl.BoolVar(&o.build.Keep, "keep", false, "keep the work folder and say where it is")
+	fl.BoolVar(&o.timing, "timings", false, "print what each step cost, on standard error")
 	fl.BoolVar(&o.json, "json", false, "print the result as one JSON document")
 	return cmd
 }
@@ -78,6 +80,11 @@ func runBuild(ctx context.Context, a *app, o buildOptions) error {
 	p.Close()
 	if err != nil && !errors.Is(err, pipeline.ErrNothing) && !errors.Is(err, pipeline.ErrUnpatchable) {
 		return err
+	}
+	if o.timing {
+		for _, t := range r.Timings {
+			fmt.Fprintf(a.err, "%-60s %6.2f s wall %6.2f s CPU\n", t.Step, t.Wall.Seconds(), t.CPU.Seconds())
+		}
 	}
 	if o.json {
 		if jerr := printJSON(a.out, r); jerr != nil {

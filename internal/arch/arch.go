@@ -11,12 +11,12 @@ type Flow uint8
 
 // The kinds of control flow that matter to a comparison.
 const (
-	Next Flow = iota // goes on to the next instruction
-	Call             // direct call, target in Rel
-	Jump             // direct unconditional jump, target in Rel
-	Branch           // direct conditional jump, target in Rel
-	Indirect         // indirect call or jump
-	Return           // return, or an instruction that never goes on (ud2)
+	Next     Flow = iota // goes on to the next instruction
+	Call                 // direct call, target in Rel
+	Jump                 // direct unconditional jump, target in Rel
+	Branch               // direct conditional jump, target in Rel
+	Indirect             // indirect call or jump
+	Return               // return, or an instruction that never goes on (ud2)
 )
 
 // Inst is one decoded instruction. Offsets are bytes from its first byte.

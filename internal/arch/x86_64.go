@@ -118,7 +118,7 @@ f  .   -   .   .   -   -   h   H   -   -   -   -   -   -   mg4 ig5
 const x860F = `
 0  mg6 7   m   m   .   -   -   r   -   -.5 .   r   .   mF. .   .
 1  m   m   mFD m3. m33 m33 m75 m3. m   m   m   m   m   m   m   m
-2  k   k   k   k   .   .   .   .   m33 m33 m   m3. m   m   m33 m33
+2  k   k   k   k   .   .   .   .   m33 m33 m   mF. m   m   m33 m33
 3  -   -   -   -   -   r   .   -.1 .   .   .   .   .   .   .   .
 4  m   m   m   m   m   m   m   m   m   m   m   m   m   m   m   m
 5  m.3 m   m55 m55 m33 m33 m33 m33 m   m   m   m77 m   m   m   m

@@ -44,7 +44,7 @@ func findStatic(candidates ...string) (string, error) {
 func checkStatic(path string) error {
 	f, err := elf.Open(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	defer f.Close()
 	if f.Machine != elf.EM_X86_64 {
