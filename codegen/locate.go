@@ -137,10 +137,11 @@ func (l *locator) value(p *elfdiff.Piece, at uint64, r *elfdiff.Ref) (uint64, bo
 	return fieldValue(b, r, place)
 }
 
+// fieldValue is S+A of a reference, from the bytes at its place.
 func fieldValue(b []byte, r *elfdiff.Ref, place uint64) (uint64, bool) {
 	switch elf.R_X86_64(r.Type) {
 	case elf.R_X86_64_PC32, elf.R_X86_64_PLT32:
-		if r.Size == 1 {
+		if len(b) == 1 {
 			return place + uint64(int64(int8(b[0]))), true
 		}
 		return place + uint64(int64(int32(binary.LittleEndian.Uint32(b)))), true
@@ -184,48 +185,37 @@ func (l *locator) symbol(p *elfdiff.Piece) (int, error) {
 	return -1, fmt.Errorf("the running kernel has %d symbols named %s, and its code does not tell which of them this is", len(all), name)
 }
 
-// verify compares a function with the kernel's bytes at an address. Fields
-// that the linker or the kernel's build rewrites are accounted for:
-// references by their resolved value, the ftrace call and static branches
-// (objtool turns both into nops) by their place.
+// verify compares a function with the kernel's bytes at an address. References
+// count by what they reach; the ftrace call and static branches, which objtool
+// turns into nops, by their place.
 func (l *locator) verify(p *elfdiff.Piece, at uint64) error {
-	code := p.Bytes()[p.Origin()-p.Lo:]
+	code := entryCode(p)
 	img, ok := l.img.Bytes(at, len(code))
 	if !ok {
 		return fmt.Errorf("no code at %#x in the kernel image", at)
 	}
-	skip := patchSites(p)
-	for i := range p.Refs {
-		r := &p.Refs[i]
-		off := r.Off - (p.Origin() - p.Lo)
-		if r.Off < p.Origin()-p.Lo || skip[off] {
-			continue
-		}
-		for k := range uint64(r.Size) {
-			skip[off+k] = true
-		}
-		if err := l.verifyRef(p, at, r); err != nil {
-			return err
-		}
-	}
-	for i := range code {
-		if code[i] != img[i] && !skip[uint64(i)] {
-			return fmt.Errorf("%s differs from the rebuilt code at +%#x", p.Name(), i)
-		}
-	}
-	return nil
+	return lockstep{
+		arch: l.view.Arch, piece: p, other: img,
+		check: func(r *elfdiff.Ref, off uint64, size int) error { return l.verifyRef(p, at, r, off, size) },
+	}.run()
 }
 
-// verifyRef checks that a reference in the image leads where the rebuilt one
-// does, as far as its target is known.
-func (l *locator) verifyRef(p *elfdiff.Piece, at uint64, r *elfdiff.Ref) error {
-	value, ok := l.value(p, at, r)
+// verifyRef checks that a reference whose field lies off bytes from the
+// address at leads where the rebuilt one does, as far as its target is known.
+func (l *locator) verifyRef(p *elfdiff.Piece, at uint64, r *elfdiff.Ref, off uint64, size int) error {
+	b, ok := l.img.Bytes(at+off, size)
 	if !ok {
 		return nil
 	}
+	adj := int64(size - r.Size) // a shorter displacement ends earlier
+	value, ok := fieldValue(b, r, at+off)
+	if !ok {
+		return nil
+	}
+	value += uint64(adj)
 	s := value - uint64(r.Addend)
 	bad := func(name string) error {
-		return fmt.Errorf("%s refers at +%#x to another place than %s", p.Name(), r.Off-(p.Origin()-p.Lo), name)
+		return fmt.Errorf("%s refers at +%#x to another place than %s", p.Name(), off, name)
 	}
 	switch r.To.Kind {
 	case elfdiff.Undef:
@@ -250,34 +240,4 @@ func (l *locator) verifyRef(p *elfdiff.Piece, at uint64, r *elfdiff.Ref) error {
 		}
 	}
 	return nil
-}
-
-// patchSites marks the bytes of a function, counted from its entry, that
-// objtool has rewritten in the image: the call to __fentry__ and the
-// instruction of each static branch.
-func patchSites(p *elfdiff.Piece) map[uint64]bool {
-	entry := p.Origin() - p.Lo
-	skip := map[uint64]bool{}
-	mark := func(off uint64, n int) {
-		for k := range uint64(n) {
-			skip[off+k] = true
-		}
-	}
-	for i := range p.Refs {
-		if r := &p.Refs[i]; r.To.Kind == elfdiff.Undef && r.To.Sym.Name == "__fentry__" && r.Off > entry {
-			mark(r.Off-entry-1, 5)
-		}
-	}
-	code := p.Bytes()
-	for _, e := range p.Entries {
-		if e.Table != "__jump_table" || e.At >= uint64(len(code)) {
-			continue
-		}
-		n := 5
-		if op := code[e.At]; op == 0xeb || op == 0x66 { // jmp rel8, xchg %ax,%ax
-			n = 2
-		}
-		mark(e.At-entry, n)
-	}
-	return skip
 }

@@ -115,53 +115,37 @@ func (l *moduleLocator) search() *elfdiff.Piece {
 
 // verify compares a rebuilt function with the module's.
 func (l *moduleLocator) verify(p, k *elfdiff.Piece) error {
-	a, b := p.Bytes()[p.Origin()-p.Lo:], k.Bytes()[k.Origin()-k.Lo:]
-	if n := int(p.Sym.Size); n > 0 && n <= len(a) {
-		a = a[:n]
+	if !k.Func {
+		return fmt.Errorf("%s is no function in module %s", p.Name(), l.mod.Name)
 	}
-	if len(b) < len(a) {
-		return fmt.Errorf("%s has another size in module %s", p.Name(), l.mod.Name)
+	byOff := map[uint64]*elfdiff.Ref{}
+	masked := map[uint64]bool{}
+	for i := range k.Refs {
+		off := k.Refs[i].Off - (k.Origin() - k.Lo)
+		byOff[off] = &k.Refs[i]
+		for j := range uint64(k.Refs[i].Size) {
+			masked[off+j] = true
+		}
 	}
-	b = b[:len(a)]
-	skip := patchSites(p)
-	mask := func(q *elfdiff.Piece) {
-		for i := range q.Refs {
-			for j := range uint64(q.Refs[i].Size) {
-				if off := q.Refs[i].Off + j; off >= q.Origin()-q.Lo {
-					skip[off-(q.Origin()-q.Lo)] = true
-				}
+	return lockstep{
+		arch: l.view.Arch, piece: p, other: entryCode(k), masked: masked,
+		check: func(r *elfdiff.Ref, off uint64, _ int) error {
+			if kr := byOff[off]; kr != nil {
+				return l.verifyRef(p, r, kr, off)
 			}
-		}
-	}
-	mask(p)
-	mask(k)
-	for i := range a {
-		if a[i] != b[i] && !skip[uint64(i)] {
-			return fmt.Errorf("%s in module %s differs from the rebuilt code at +%#x", p.Name(), l.mod.Name, i)
-		}
-	}
-	return l.verifyNames(p, k)
+			return nil
+		},
+	}.run()
 }
 
-// verifyNames checks that two functions refer to the same names and literals.
-func (l *moduleLocator) verifyNames(p, k *elfdiff.Piece) error {
-	byOff := map[uint64]*elfdiff.Ref{}
-	for i := range k.Refs {
-		byOff[k.Refs[i].Off-(k.Origin()-k.Lo)] = &k.Refs[i]
+// verifyRef checks that two references reach the same name or literal.
+func (l *moduleLocator) verifyRef(p *elfdiff.Piece, r, kr *elfdiff.Ref, off uint64) error {
+	x, y := refName(r), refName(kr)
+	if x != "" && y != "" && x != y && !sharesName(r, kr) {
+		return fmt.Errorf("%s in module %s refers to %s where the rebuilt code refers to %s", p.Name(), l.mod.Name, y, x)
 	}
-	for i := range p.Refs {
-		r := &p.Refs[i]
-		kr := byOff[r.Off-(p.Origin()-p.Lo)]
-		if kr == nil {
-			continue
-		}
-		x, y := refName(r), refName(kr)
-		if x != "" && y != "" && x != y && !sharesName(r, kr) {
-			return fmt.Errorf("%s in module %s refers to %s where the rebuilt code refers to %s", p.Name(), l.mod.Name, y, x)
-		}
-		if r.To.Kind == elfdiff.Literal && kr.To.Kind == elfdiff.Literal && !bytes.Equal(r.To.Content, kr.To.Content) {
-			return fmt.Errorf("%s in module %s refers to another constant at +%#x", p.Name(), l.mod.Name, r.Off-(p.Origin()-p.Lo))
-		}
+	if r.To.Kind == elfdiff.Literal && kr.To.Kind == elfdiff.Literal && !bytes.Equal(r.To.Content, kr.To.Content) {
+		return fmt.Errorf("%s in module %s refers to another constant at +%#x", p.Name(), l.mod.Name, off)
 	}
 	return nil
 }

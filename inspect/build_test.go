@@ -38,7 +38,6 @@ type builder struct {
 	o                                *elfobj.Object
 	text, init, data, bss, str, info *elfobj.Section
 	relaText, relaInit, relaData     *elfobj.Section
-	klp                              []*elfobj.Section
 	thisModule, enable, dataSym      *elfobj.Symbol
 	strSym, textSym, initFunc        *elfobj.Symbol
 }
@@ -187,7 +186,6 @@ func (b *builder) enables(r elfobj.Reloc) {
 func (b *builder) klpSection(name string, relocs ...elfobj.Reloc) *elfobj.Section {
 	s := &elfobj.Section{Name: name, Type: elf.SHT_RELA, Flags: elf.SHF_ALLOC | elf.SHF_INFO_LINK | elfobj.SHFRelaLivepatch,
 		Align: 8, EntSize: 24, Target: b.text, Relocs: relocs}
-	b.klp = append(b.klp, s)
 	b.o.Sections = append(b.o.Sections, s)
 	return s
 }

@@ -62,9 +62,9 @@ func modules() map[string]func() *builder {
 
 func TestGolden(t *testing.T) {
 	want := map[string]bool{}
-	for name, make := range modules() {
+	for name, build := range modules() {
 		t.Run(name, func(t *testing.T) {
-			m := read(t, make())
+			m := read(t, build())
 			golden(t, name+".txt", m.Text())
 			golden(t, name+".json", asJSON(t, m))
 		})
@@ -417,8 +417,8 @@ func TestShown(t *testing.T) {
 // FuzzRead holds that reading and rendering never panic, that a text has no
 // control characters but line ends, and that no list is nil.
 func FuzzRead(f *testing.F) {
-	for _, make := range modules() {
-		f.Add(make().encode(f))
+	for _, build := range modules() {
+		f.Add(build().encode(f))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := Read(data)

@@ -384,3 +384,12 @@ func (d *decoder) strings() []string {
 	}
 	return out
 }
+
+// Units returns all units of a prepared tree, sorted by source; nil for a tree
+// that has been built, whose units are read one by one.
+func (t *Tree) Units() []Unit {
+	if t.db == nil {
+		return nil
+	}
+	return t.db.Units()
+}

@@ -18,10 +18,11 @@ import (
 
 // buildOptions are the flags of klpc build.
 type buildOptions struct {
-	kernel pipeline.KernelOptions
-	build  pipeline.BuildOptions
-	json   bool
-	timing bool
+	kernel   pipeline.KernelOptions
+	build    pipeline.BuildOptions
+	progress ui.Mode
+	json     bool
+	timing   bool
 }
 
 func newBuild(a *app, f func(context.Context, *app, buildOptions) error) *cobra.Command {
@@ -31,7 +32,10 @@ func newBuild(a *app, f func(context.Context, *app, buildOptions) error) *cobra.
 		Short: "Build a livepatch module from source patches",
 		Long: `build compiles the files that the patches touch, as they are and as patched, and
 writes livepatch-NAME.ko. On standard output it lists what the module patches
-and why. The kernel tree is only read.`,
+and why. The kernel tree is only read.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 nothing to patch, 4 this change cannot
+be livepatched. Nothing is written on 1 to 4.`,
 		Example: `  # the newest stock Debian cloud kernel, fetched and prepared in the cache
   klpc build --kernel debian fix.patch
   # the stock kernel that runs here
@@ -44,10 +48,14 @@ and why. The kernel tree is only read.`,
 			if err := checkKernelFlags(o.kernel); err != nil {
 				return err
 			}
+			if o.build.Fuzz < 0 || o.build.Jobs < 0 {
+				return usageError{errors.New("--fuzz and --jobs cannot be negative")}
+			}
 			return f(cmd.Context(), a, o)
 		},
 	}
 	kernelFlags(cmd, &o.kernel)
+	progressFlag(cmd, &o.progress)
 	fl := cmd.Flags()
 	fl.StringVarP(&o.build.Output, "output", "o", "", "write the module to `FILE` (default livepatch-NAME.ko here)")
 	fl.StringVar(&o.build.Name, "name", "", "the module's `NAME` (default: the first patch's file name)")
@@ -61,48 +69,67 @@ and why. The kernel tree is only read.`,
 }
 
 func runBuild(ctx context.Context, a *app, o buildOptions) error {
-	p := ui.NewProgress(a.err)
+	if err := checkOutput(o.build.Output); err != nil {
+		return err
+	}
+	p := ui.NewProgress(a.err, o.progress)
 	defer p.Close()
-	ev := pipeline.Events{Step: p.Step, Unit: p.Unit, Note: p.Note}
 	var err error
 	if o.kernel.Cache, err = pipeline.CacheDir(); err != nil {
 		return err
 	}
-	o.kernel.Jobs, o.build.Cache, o.build.Events = o.build.Jobs, o.kernel.Cache, ev
-	k, err := pipeline.OpenKernel(ctx, o.kernel, ev)
+	o.kernel.Jobs = o.build.Jobs
+	k, err := openKernel(ctx, o.kernel, p)
 	if err != nil {
 		return err
 	}
-	for _, w := range k.Warnings {
-		p.Note(w)
-	}
+	o.build.Cache, o.build.Events = o.kernel.Cache, events(p)
 	r, err := pipeline.Build(ctx, k, o.build)
 	p.Close()
 	if err != nil && !errors.Is(err, pipeline.ErrNothing) && !errors.Is(err, pipeline.ErrUnpatchable) {
 		return err
 	}
 	if o.timing {
-		for _, t := range r.Timings {
-			fmt.Fprintf(a.err, "%-60s %6.2f s wall %6.2f s CPU\n", t.Step, t.Wall.Seconds(), t.CPU.Seconds())
-		}
+		printTimings(a.err, r.Timings)
 	}
 	if o.json {
-		if jerr := printJSON(a.out, r); jerr != nil {
-			return jerr
-		}
-		return err
+		return errors.Join(printJSON(a.out, withLists(r)), err)
 	}
-	for _, n := range r.NoEffect {
-		fmt.Fprintf(a.err, "klpc: note: %s: no effect on this kernel\n", n)
-	}
-	for _, n := range r.Notes {
-		fmt.Fprintf(a.err, "klpc: note: %s\n", n)
-	}
-	printProblems(a.err, r.Problems)
+	printFindings(a.err, r)
 	if err != nil {
 		return err
 	}
 	return printReport(a.out, r)
+}
+
+// withLists gives a report that ended early its empty lists, so that its JSON
+// form has them as such.
+func withLists(r *pipeline.Report) *pipeline.Report {
+	c := *r
+	if c.Objects == nil {
+		c.Objects = []pipeline.ReportObject{}
+	}
+	if c.Problems == nil {
+		c.Problems = []elfdiff.JSONProblem{}
+	}
+	return &c
+}
+
+func printTimings(w io.Writer, timings []pipeline.Timing) {
+	for _, t := range timings {
+		fmt.Fprintf(w, "%-60s %6.2f s wall %6.2f s CPU\n", t.Step, t.Wall.Seconds(), t.CPU.Seconds())
+	}
+}
+
+// printFindings prints what a build has found beside what it patches.
+func printFindings(w io.Writer, r *pipeline.Report) {
+	for _, n := range r.NoEffect {
+		fmt.Fprintf(w, "klpc: note: %s: no effect on this kernel\n", n)
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(w, "klpc: note: %s\n", n)
+	}
+	printProblems(w, "klpc: ", r.Problems)
 }
 
 // printReport prints the table of what a module patches.
@@ -128,10 +155,11 @@ func printReport(w io.Writer, r *pipeline.Report) error {
 	return err
 }
 
-// printProblems prints what speaks against a livepatch, for people.
-func printProblems(w io.Writer, problems []elfdiff.JSONProblem) {
+// printProblems prints what speaks against a livepatch, for people. The kind in
+// brackets is the one that the documentation lists.
+func printProblems(w io.Writer, prefix string, problems []elfdiff.JSONProblem) {
 	for _, p := range problems {
-		fmt.Fprintf(w, "klpc: problem: %s\n  %s\n  what to do: %s\n", strings.TrimSuffix(p.Where, ": +0x0"), p.Detail, p.Hint)
+		fmt.Fprintf(w, "%sproblem: %s: %s [%s]\n  what to do: %s\n", prefix, strings.TrimSuffix(p.Where, ": +0x0"), p.Detail, p.Kind, p.Hint)
 	}
 }
 

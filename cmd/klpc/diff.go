@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -28,6 +31,8 @@ object of their own, before objtool and livepatch relocations.
 Exit codes: 0 they differ, 3 they do not, 4 a difference cannot be livepatched.`,
 		Example: "  klpc diff fork.orig.o fork.patched.o --json",
 		Args:    exactly(2, "ORIG.o and PATCHED.o"),
+
+		ValidArgsFunction: complete("o"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return runDiff(a, args[0], args[1], output, asJSON)
 		},
@@ -38,22 +43,31 @@ Exit codes: 0 they differ, 3 they do not, 4 a difference cannot be livepatched.`
 }
 
 func runDiff(a *app, orig, patched, output string, asJSON bool) error {
-	o, err := readObjectFile(orig)
-	if err != nil {
+	if err := checkOutput(output); err != nil {
 		return err
 	}
-	p, err := readObjectFile(patched)
-	if err != nil {
+	o, oerr := readObjectFile(orig)
+	p, perr := readObjectFile(patched)
+	if err := errors.Join(oerr, perr); err != nil {
 		return err
 	}
 	r, err := elfdiff.Compare(o, p)
 	if err != nil {
 		return err
 	}
+	if output != "" && r.Verdict == elfdiff.Changed {
+		data, err := codegen.Extract(r)
+		if err != nil {
+			return err
+		}
+		if err := renameio.WriteFile(output, data, 0o644); err != nil {
+			return err
+		}
+	}
 	if asJSON {
 		err = printJSON(a.out, r.JSON())
 	} else {
-		printDiff(a, r)
+		err = printDiff(a.out, r)
 	}
 	if err != nil {
 		return err
@@ -64,14 +78,20 @@ func runDiff(a *app, orig, patched, output string, asJSON bool) error {
 	case elfdiff.Unpatchable:
 		return silentError{exitUnpatchable}
 	}
-	if output == "" {
+	return nil
+}
+
+// checkOutput refuses to replace what is not a regular file: a folder, or a
+// device such as /dev/null, which root could.
+func checkOutput(path string) error {
+	st, err := os.Stat(path)
+	if path == "" || errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	data, err := codegen.Extract(r)
-	if err != nil {
-		return err
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("write %s: it is there and is no regular file", path)
 	}
-	return renameio.WriteFile(output, data, 0o644)
+	return err
 }
 
 func readObjectFile(path string) (*elfobj.Object, error) {
@@ -86,20 +106,23 @@ func readObjectFile(path string) (*elfobj.Object, error) {
 	return o, nil
 }
 
-func printDiff(a *app, r *elfdiff.Result) {
+func printDiff(w io.Writer, r *elfdiff.Result) error {
+	var b bytes.Buffer
 	j := r.JSON()
-	fmt.Fprintln(a.out, j.Verdict)
+	fmt.Fprintln(&b, j.Verdict)
 	for _, f := range j.Functions {
-		fmt.Fprintf(a.out, "function %s: %s\n", f.Name, f.Change)
+		fmt.Fprintf(&b, "function %s: %s\n", f.Name, f.Change)
 		for _, why := range f.Reasons {
-			fmt.Fprintf(a.out, "  %s\n", why)
+			fmt.Fprintf(&b, "  %s\n", why)
 		}
 	}
 	for _, d := range j.Data {
-		fmt.Fprintf(a.out, "data %s: %s\n", d.Name, d.Change)
+		fmt.Fprintf(&b, "data %s: %s\n", d.Name, d.Change)
 	}
 	for _, n := range j.Notes {
-		fmt.Fprintf(a.out, "note: %s\n", n)
+		fmt.Fprintf(&b, "note: %s\n", n)
 	}
-	printProblems(a.out, j.Problems)
+	printProblems(&b, "", j.Problems)
+	_, err := b.WriteTo(w)
+	return err
 }

@@ -19,6 +19,8 @@ whether it replaces other livepatches, its livepatch relocations and symbols,
 and its modinfo. The text is canonical: equal modules print equal text.`,
 		Example: "  klpc inspect livepatch-fix.ko",
 		Args:    exactly(1, "one FILE.ko"),
+
+		ValidArgsFunction: complete("ko"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			data, err := os.ReadFile(args[0])
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -42,6 +43,10 @@ func main() {
 	// The first signal ends the work in good order; a second one kills.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop)
+	// A reader that goes away (klpc ... 2>&1 | head) ends it too. This one
+	// stays caught, or the next line of progress would kill klpc before it
+	// has cleared up.
+	ctx, _ = signal.NotifyContext(ctx, syscall.SIGPIPE)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -51,6 +56,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	running := false // what fails before a command runs is the command line
+	root.PersistentPreRun = func(*cobra.Command, []string) { running = true }
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
 	var silent silentError
@@ -59,21 +66,50 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitDone
 	case errors.As(err, &silent):
 		return silent.code
-	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "klpc: %v\n\n%s", err, cmd.UsageString())
+	case !running || errors.As(err, &usage):
+		printError(stderr, err)
+		fmt.Fprintf(stderr, "\n%s", cmd.UsageString())
 		return exitUsage
 	case ctx.Err() != nil:
-		fmt.Fprintln(stderr, "klpc: interrupted")
+		printError(stderr, errors.New("interrupted"))
 		return exitFailed
+	}
+	printError(stderr, err)
+	switch {
 	case errors.Is(err, pipeline.ErrNothing):
-		fmt.Fprintf(stderr, "klpc: %v\n", err)
 		return exitNothing
 	case errors.Is(err, pipeline.ErrUnpatchable):
-		fmt.Fprintf(stderr, "klpc: %v\n", err)
 		return exitUnpatchable
 	}
-	fmt.Fprintf(stderr, "klpc: %v\n", err)
 	return exitFailed
+}
+
+// printError prints an error for people: each of several collected ones as a
+// message of its own, further lines of a message indented.
+func printError(w io.Writer, err error) {
+	for _, e := range collected(err) {
+		text := strings.TrimRight(e.Error(), "\n")
+		fmt.Fprintf(w, "klpc: %s\n", strings.ReplaceAll(text, "\n", "\n  "))
+	}
+}
+
+// collected takes errors.Join apart, but not errors that say more than what
+// they wrap.
+func collected(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	var texts []string
+	for _, e := range joined.Unwrap() {
+		all = append(all, collected(e)...)
+		texts = append(texts, e.Error())
+	}
+	if strings.Join(texts, "\n") != err.Error() {
+		return []error{err}
+	}
+	return all
 }
 
 func newRoot(a *app) *cobra.Command {
@@ -91,22 +127,39 @@ be livepatched. Nothing is written on 1 to 4.`,
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q", args[0])}
+				return fmt.Errorf("unknown command %q", args[0])
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetHelpCommand(newHelp())
 	root.AddCommand(newBuild(a, runBuild), newDiff(a), newInspect(a), newTest(a, runTest))
 	return root
 }
 
-// exactly and atLeast are cobra's argument counts as usage errors.
+// newHelp is cobra's help command, except that an unknown topic is an error.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Show the help of a command",
+		Example: "  klpc help build",
+		RunE: func(help *cobra.Command, args []string) error {
+			cmd, rest, err := help.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return usageError{fmt.Errorf("unknown command %q", strings.Join(args, " "))}
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
+}
+
+// exactly and atLeast count arguments, in klpc's words.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) != n {
-			return usageError{fmt.Errorf("needs %s, got %d arguments", what, len(args))}
+			return fmt.Errorf("needs %s, got %s", what, count(len(args), "argument"))
 		}
 		return nil
 	}
@@ -115,9 +168,23 @@ func exactly(n int, what string) cobra.PositionalArgs {
 func atLeast(n int, what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) < n {
-			return usageError{fmt.Errorf("needs %s", what)}
+			return fmt.Errorf("needs %s", what)
 		}
 		return nil
+	}
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// complete offers files with an extension, as the shell completes them.
+func complete(extension string) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return []cobra.Completion{extension}, cobra.ShellCompDirectiveFilterFileExt
 	}
 }
 

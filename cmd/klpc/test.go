@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,16 +19,17 @@ import (
 
 // testOptions are the flags of klpc test.
 type testOptions struct {
-	kernel  pipeline.KernelOptions
-	module  string
-	modules []string
-	checks  []string
-	shows   []string
-	accel   string
-	late    bool
-	timeout time.Duration
-	console bool
-	json    bool
+	kernel   pipeline.KernelOptions
+	module   string
+	modules  []string
+	checks   []string
+	shows    []string
+	accel    string
+	late     bool
+	timeout  time.Duration
+	console  bool
+	progress ui.Mode
+	json     bool
 }
 
 func newTest(a *app, f func(context.Context, *app, testOptions) error) *cobra.Command {
@@ -42,7 +44,8 @@ no warning. Exit code 0 only if all of that held.`,
 		Example: `  klpc test livepatch-cmdline.ko --kernel debian --check 'grep -q livepatch=1 /proc/cmdline'
   # a patch of a module, with the module loaded after the livepatch
   klpc test livepatch-dummy.ko --kernel ~/linux --modules dummy --late --check 'ip link add d0 type dummy'`,
-		Args: exactly(1, "one MODULE.ko"),
+		Args:              exactly(1, "one MODULE.ko"),
+		ValidArgsFunction: complete("ko"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.module = args[0]
 			if err := checkKernelFlags(o.kernel); err != nil {
@@ -55,11 +58,13 @@ no warning. Exit code 0 only if all of that held.`,
 		},
 	}
 	kernelFlags(cmd, &o.kernel)
+	progressFlag(cmd, &o.progress)
 	fl := cmd.Flags()
 	fl.StringSliceVar(&o.modules, "modules", nil, "load these modules of the kernel (`A,B`), with what they depend on")
 	fl.StringArrayVar(&o.checks, "check", nil, "shell `CMD` that must fail without the livepatch and pass with it; may be given more than once")
 	fl.StringArrayVar(&o.shows, "show", nil, "shell `CMD` whose output is shown at every stage; may be given more than once")
 	fl.StringVar(&o.accel, "accel", "auto", "tcg, kvm, or auto: kvm if it works, else tcg")
+	completeFlag(cmd, "accel", "auto", "kvm", "tcg")
 	fl.BoolVar(&o.late, "late", false, "load the livepatch first and the patched modules afterwards")
 	fl.DurationVar(&o.timeout, "timeout", 3*time.Minute, "give up after this long")
 	fl.BoolVar(&o.console, "console", false, "show the guest's console on standard error")
@@ -68,16 +73,24 @@ no warning. Exit code 0 only if all of that held.`,
 }
 
 func runTest(ctx context.Context, a *app, o testOptions) error {
-	p := ui.NewProgress(a.err)
+	if o.console && o.progress == ui.Auto {
+		o.progress = ui.Plain // the console would tear a line that updates itself
+	}
+	if _, err := os.Stat(o.module); err != nil {
+		return err
+	}
+	p := ui.NewProgress(a.err, o.progress)
 	defer p.Close()
-	ev := pipeline.Events{Step: p.Step, Unit: p.Unit, Note: p.Note}
 	var err error
 	if o.kernel.Cache, err = pipeline.CacheDir(); err != nil {
 		return err
 	}
-	k, err := pipeline.OpenKernel(ctx, o.kernel, ev)
+	k, err := openKernel(ctx, o.kernel, p)
 	if err != nil {
 		return err
+	}
+	if k.BzImage == "" {
+		return errors.New("no kernel to boot: this kernel was given without a vmlinuz")
 	}
 	if _, err := os.Stat(k.BzImage); err != nil {
 		return fmt.Errorf("no kernel to boot: %w; run make bzImage", err)
