@@ -223,15 +223,26 @@ func (e *emitter) reloc(s *elfobj.Section, off uint64, r *elfdiff.Ref) {
 	case d.own != nil && d.own.Kind == elfdiff.Replacement:
 		return // placed by entry
 	case d.own != nil:
-		out.Sym = e.syms[d.own]
-		if d.own.Sym == nil {
-			out.Addend += int64(e.shift(d.own))
-		}
+		out.Sym, out.Addend = e.ownSymbol(d.own, r.Addend)
 	case d.name != "":
 		out.Sym = e.undefined(d)
 	}
 	rela := e.relaOf(s)
 	rela.Relocs = append(rela.Relocs, out)
+}
+
+// ownSymbol refers to a place in an own piece as assemblers do: by the section
+// for local symbols, by name for global ones. objtool takes a jump to a named
+// symbol for a tail call.
+func (e *emitter) ownSymbol(q *elfdiff.Piece, addend int64) (*elfobj.Symbol, int64) {
+	s := e.syms[q]
+	switch {
+	case q.Sym == nil:
+		return s, addend + int64(e.shift(q))
+	case s.Bind == elf.STB_LOCAL:
+		return e.sectionSymbol(e.secs[q]), addend + int64(s.Value)
+	}
+	return s, addend
 }
 
 func (e *emitter) relaOf(s *elfobj.Section) *elfobj.Section {

@@ -153,6 +153,10 @@ func (u *unitPlan) piece(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref) des
 	switch {
 	case q.Sym == nil, q.Twin == nil:
 		return dest{own: q}
+	case u.module != nil && q.Sec.Name == "__dyndbg":
+		// The descriptor holds the static key of its pr_debug, which the
+		// kernel needs before the module's symbols are known.
+		return dest{own: q}
 	case q.Parent != nil && (u.included[q.Parent] || u.changed[q.Parent]):
 		return dest{own: q}
 	case u.changed[q] && (r.Branch || e != nil || q == p):

@@ -67,6 +67,8 @@ func kindOf(s *elfobj.Section) SectionKind {
 		return Ignored
 	case name == ".altinstr_replacement":
 		return Replacement
+	case strings.HasPrefix(name, ".discard."):
+		return Table // some are not even marked as loaded
 	case s.Flags&elf.SHF_ALLOC == 0 || derived[name]:
 		return Ignored
 	case name == ".modinfo":
@@ -76,7 +78,7 @@ func kindOf(s *elfobj.Section) SectionKind {
 		strings.HasPrefix(name, ".export_symbol"):
 		return Exports
 	}
-	if _, ok := tables[name]; ok || strings.HasPrefix(name, ".discard.") {
+	if _, ok := tables[name]; ok {
 		return Table
 	}
 	switch {

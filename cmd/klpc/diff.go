@@ -61,7 +61,7 @@ func runDiff(a *app, orig, patched, output string, asJSON bool) error {
 			return err
 		}
 		if err := renameio.WriteFile(output, data, 0o644); err != nil {
-			return err
+			return fmt.Errorf("write %s: %w", output, err)
 		}
 	}
 	if asJSON {

@@ -19,14 +19,15 @@ const module = "github.com/klpc/klpc/"
 // none. docs/architecture.md shows the same as a picture.
 var allowed = map[string][]string{
 	"cmd/klpc":                  {"codegen", "elfdiff", "elfobj", "inspect", "internal/ui", "internal/vm", "livetest", "pipeline"},
-	"codegen":                   {"elfdiff", "elfobj", "kmodtmpl", "target"},
+	"codegen":                   {"elfdiff", "elfobj", "internal/arch", "kmodtmpl", "target"},
 	"distro":                    {"internal/run"},
 	"elfdiff":                   {"elfobj", "internal/arch"},
 	"elfobj":                    {"internal/arch"},
 	"inspect":                   {"elfobj", "internal/arch", "target"},
-	"internal/testutil/kernels": {"pipeline"},
+	"internal/testutil/kernels": {"distro", "pipeline"},
+	"internal/vm":               {"internal/run"},
 	"kbuild":                    {"internal/run"},
-	"livetest":                  {"internal/vm", "target"},
+	"livetest":                  {"elfobj", "internal/vm", "target"},
 	"pipeline":                  {"codegen", "diff", "distro", "elfdiff", "elfobj", "kbuild", "kmodtmpl", "livetest", "target"},
 	"target":                    {"elfobj"},
 }
