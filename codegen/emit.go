@@ -153,6 +153,9 @@ func (e *emitter) place(q *elfdiff.Piece) {
 		for i := range q.Refs {
 			clear(s.Data[shift+q.Refs[i].Off:][:q.Refs[i].Size])
 		}
+		for _, w := range e.u.rewrites[q] {
+			copy(s.Data[shift+w.at:], w.code)
+		}
 	}
 	local := e.u.changed[q] || q.Twin != nil
 	for _, n := range q.Names {
@@ -193,6 +196,9 @@ func (e *emitter) relocate(q *elfdiff.Piece) {
 			continue
 		}
 		e.reloc(s, e.shift(q)+r.Off, r)
+	}
+	for _, w := range e.u.rewrites[q] {
+		e.reloc(s, e.shift(q)+w.ref.Off, w.ref)
 	}
 }
 
@@ -287,7 +293,7 @@ func (e *emitter) addLiteral(r *elfdiff.Ref) (*elfobj.Symbol, int64) {
 
 // entry copies one special-section entry of an included function.
 func (e *emitter) entry(q *elfdiff.Piece, entry *elfdiff.Entry) {
-	if e.u.dropped[entry] || strings.HasPrefix(entry.Table, ".discard.klp") || entry.Table == ".discard.addressable" {
+	if e.u.dropped[entry] || strings.HasPrefix(entry.Table, ".discard.klp") || entry.Table == ".discard.addressable" || elfdiff.IsRuntimeConst(entry.Table) {
 		return
 	}
 	s := e.tables[entry.Sec]

@@ -117,6 +117,7 @@ type unitPlan struct {
 	newNames map[string]bool         // new globals of any unit
 	dropped  map[*elfdiff.Entry]bool // static branches whose key cannot be reached
 	dests    map[*elfdiff.Ref]dest
+	rewrites map[*elfdiff.Piece][]rewrite
 	reported map[string]bool
 }
 
@@ -186,7 +187,7 @@ func newUnitPlan(p *Plan, i int, u Unit, t Target, newNames map[string]bool) (*u
 func emptyUnitPlan(p *Plan, i int, u Unit) *unitPlan {
 	return &unitPlan{Unit: u, index: i, plan: p,
 		changed: map[*elfdiff.Piece]bool{}, included: map[*elfdiff.Piece]bool{},
-		dropped: map[*elfdiff.Entry]bool{}, dests: map[*elfdiff.Ref]dest{}, reported: map[string]bool{}}
+		dropped: map[*elfdiff.Entry]bool{}, dests: map[*elfdiff.Ref]dest{}, rewrites: map[*elfdiff.Piece][]rewrite{}, reported: map[string]bool{}}
 }
 
 // Extract builds an object of what changed and what must travel with it, with
@@ -228,6 +229,7 @@ func (u *unitPlan) decide(objects map[string]*Object) {
 	}
 	o.Callbacks = append(o.Callbacks, cbs...)
 	u.include(roots)
+	u.checkUnknownTables()
 	for _, q := range u.Diff.Patched.Pieces {
 		if u.included[q] && q.Func && q.Sym != nil && q.Twin == nil && q.Parent == nil {
 			o.New = append(o.New, NewFunc{Name: q.Sym.Name, Source: u.Source})

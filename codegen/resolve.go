@@ -64,6 +64,10 @@ func (u *unitPlan) include(roots []*elfdiff.Piece) {
 				u.dropped[e] = true
 				continue
 			}
+			if elfdiff.IsRuntimeConst(e.Table) {
+				queue = u.runtimeConst(queue, p, e)
+				continue
+			}
 			for i := range e.Refs {
 				queue = u.edge(queue, p, e, &e.Refs[i])
 			}
@@ -71,6 +75,25 @@ func (u *unitPlan) include(roots []*elfdiff.Piece) {
 				for i := range e.Replacement.Refs {
 					queue = u.edge(queue, p, e, &e.Replacement.Refs[i])
 				}
+			}
+		}
+	}
+}
+
+// checkUnknownTables makes sure that nothing describes travelling code that is
+// not known to: unnamed data with a reference into the middle of it, as special
+// sections have, other than data that the code itself uses.
+func (u *unitPlan) checkUnknownTables() {
+	for _, t := range u.Diff.Patched.Pieces {
+		if t.Func || t.Sym != nil || t.Init || u.included[t] {
+			continue
+		}
+		for i := range t.Refs {
+			r := &t.Refs[i]
+			if r.To.Kind == elfdiff.InPiece && r.To.Piece.Func && u.included[r.To.Piece] && r.Addend != 0 {
+				u.problem(elfdiff.UnknownConstruct, r.To.Piece, uint64(r.Addend)+r.To.Piece.Origin()-r.To.Piece.Lo,
+					fmt.Sprintf("section %s describes %s in a way that is not known", t.Sec.Name, r.To.Piece.Name()),
+					"report this: klpc must know every special section of code that it ships")
 			}
 		}
 	}

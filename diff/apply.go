@@ -62,6 +62,7 @@ func (p *Patch) Apply(tree fs.FS, o Options) ([]Result, error) {
 	for _, f := range p.Files {
 		a, err := f.applyIn(tree, o)
 		if err != nil {
+			p.sign(err)
 			errs = append(errs, err)
 			continue
 		}
@@ -71,6 +72,18 @@ func (p *Patch) Apply(tree fs.FS, o Options) ([]Result, error) {
 		return nil, errors.Join(errs...)
 	}
 	return results, nil
+}
+
+// sign puts the patch's name into the ApplyErrors of one file.
+func (p *Patch) sign(err error) {
+	var one *ApplyError
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			p.sign(e)
+		}
+	} else if errors.As(err, &one) {
+		one.Patch = p.Name
+	}
 }
 
 // applyIn applies one file's hunks to what the tree holds.

@@ -220,12 +220,12 @@ func TestApplyTree(t *testing.T) {
 	}
 	for _, test := range []struct{ name, text, want string }{
 		{"all errors", "--- a/fs/none.c\n+++ b/fs/none.c\n" + hunk + "--- a/fs/y.c\n+++ b/fs/y.c\n" + hunk,
-			"fs/none.c (patch line 1): no file fs/none.c in the tree\n" +
-				`fs/y.c: hunk 1 (patch line 10, for line 1): does not apply: line 2 should be removed line "b", but is "x"`},
-		{"rename onto a file", "diff --git a/fs/y.c b/fs/x.c\nrename from fs/y.c\nrename to fs/x.c\n", "fs/x.c (patch line 1): rename to fs/x.c, which exists already"},
-		{"rename of nothing", "diff --git a/fs/n.c b/fs/m.c\nrename from fs/n.c\nrename to fs/m.c\n", "fs/m.c (patch line 1): no file fs/n.c in the tree"},
-		{"new over an empty file", "diff --git a/fs/empty.c b/fs/empty.c\n" + newFile + "fs/empty.c\n@@ -0,0 +1 @@\n+x\n", "fs/empty.c (patch line 1): new file exists already"},
-		{"directory", "--- a/fs\n+++ b/fs\n" + hunk, "fs (patch line 1): read fs: invalid argument"},
+			"p: fs/none.c (patch line 1): no file fs/none.c in the tree\n" +
+				`p: fs/y.c: hunk 1 (patch line 10, for line 1): does not apply: line 2 should be removed line "b", but is "x"`},
+		{"rename onto a file", "diff --git a/fs/y.c b/fs/x.c\nrename from fs/y.c\nrename to fs/x.c\n", "p: fs/x.c (patch line 1): rename to fs/x.c, which exists already"},
+		{"rename of nothing", "diff --git a/fs/n.c b/fs/m.c\nrename from fs/n.c\nrename to fs/m.c\n", "p: fs/m.c (patch line 1): no file fs/n.c in the tree"},
+		{"new over an empty file", "diff --git a/fs/empty.c b/fs/empty.c\n" + newFile + "fs/empty.c\n@@ -0,0 +1 @@\n+x\n", "p: fs/empty.c (patch line 1): new file exists already"},
+		{"directory", "--- a/fs\n+++ b/fs\n" + hunk, "p: fs (patch line 1): read fs: invalid argument"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := mustParse(t, test.text).Apply(tree, diff.Options{})

@@ -28,6 +28,7 @@ func (e *ParseError) Error() string {
 
 // ApplyError is one hunk, or one file, that does not fit the tree.
 type ApplyError struct {
+	Patch     string // name of the patch; empty if the file was applied by itself
 	File      string // path in the tree
 	Hunk      int    // 1-based number within the file; 0: the file as a whole
 	PatchLine int    // 1-based line in the patch of the hunk or the file's header
@@ -36,8 +37,12 @@ type ApplyError struct {
 }
 
 func (e *ApplyError) Error() string {
-	if e.Hunk == 0 {
-		return fmt.Sprintf("%s (patch line %d): %s", e.File, e.PatchLine, e.Reason)
+	name := ""
+	if e.Patch != "" {
+		name = e.Patch + ": "
 	}
-	return fmt.Sprintf("%s: hunk %d (patch line %d, for line %d): %s", e.File, e.Hunk, e.PatchLine, e.OldStart, e.Reason)
+	if e.Hunk == 0 {
+		return name + fmt.Sprintf("%s (patch line %d): %s", e.File, e.PatchLine, e.Reason)
+	}
+	return name + fmt.Sprintf("%s: hunk %d (patch line %d, for line %d): %s", e.File, e.Hunk, e.PatchLine, e.OldStart, e.Reason)
 }

@@ -227,7 +227,7 @@ func (c *comparison) entryDifferences(p, q *Piece) []string {
 func comparedEntries(p *Piece) []*Entry {
 	var out []*Entry
 	for _, e := range p.Entries {
-		if tables[e.Table].compared {
+		if specOf(e.Table).compared {
 			out = append(out, e)
 		}
 	}

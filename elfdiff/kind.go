@@ -78,11 +78,11 @@ func kindOf(s *elfobj.Section) SectionKind {
 		strings.HasPrefix(name, ".export_symbol"):
 		return Exports
 	}
-	if _, ok := tables[name]; ok {
+	if _, ok := tables[name]; ok || IsRuntimeConst(name) {
 		return Table
 	}
 	switch {
-	case strings.HasPrefix(name, ".note"), strings.HasPrefix(name, ".BTF"):
+	case strings.HasPrefix(name, ".note"), strings.HasPrefix(name, ".BTF"), strings.HasPrefix(name, ".eh_frame"):
 		return Ignored
 	case s.Flags&elf.SHF_EXECINSTR != 0:
 		return Code
@@ -96,6 +96,24 @@ func kindOf(s *elfobj.Section) SectionKind {
 		return ReadOnly
 	}
 	return Data
+}
+
+// IsRuntimeConst tells whether a section lists instructions whose immediate
+// the kernel replaces by a value while it boots. Source:
+// arch/x86/include/asm/runtime-const.h, since 6.11: runtime_ptr_SYM holds the
+// places of 8-byte immediates, runtime_shift_SYM those of shift counts, each as
+// a 4-byte PC-relative offset.
+func IsRuntimeConst(section string) bool {
+	return strings.HasPrefix(section, "runtime_ptr_") || strings.HasPrefix(section, "runtime_shift_") ||
+		strings.HasPrefix(section, "runtime_mask_")
+}
+
+// specOf says how the entries of a table look.
+func specOf(name string) tableSpec {
+	if IsRuntimeConst(name) {
+		return tableSpec{entry: 4, compared: true}
+	}
+	return tables[name]
 }
 
 // initSection tells whether a section is thrown away once the kernel has

@@ -21,7 +21,7 @@ func (v *View) readTables() {
 }
 
 func (v *View) readTable(sec *elfobj.Section) {
-	spec := tables[sec.Name]
+	spec := specOf(sec.Name)
 	rs := v.relocs[sec]
 	for _, b := range v.entryBounds(sec, spec, rs) {
 		lo := sort.Search(len(rs), func(i int) bool { return rs[i].Off >= b[0] })
@@ -101,4 +101,4 @@ func (v *View) problem(p Problem) { v.problems = append(v.problems, p) }
 
 // EntrySize is the size in bytes of a special section's entries where the
 // kernel fixes it for all versions, else 0.
-func EntrySize(table string) uint64 { return tables[table].entry }
+func EntrySize(table string) uint64 { return specOf(table).entry }

@@ -163,6 +163,18 @@ type View struct {
 // PieceOf returns the piece that a defined symbol names, or nil.
 func (v *View) PieceOf(s *elfobj.Symbol) *Piece { return v.bySym[s] }
 
+// Named returns the first piece with a symbol of that name, or nil.
+func (v *View) Named(name string) *Piece {
+	for _, p := range v.Pieces {
+		for _, s := range p.Names {
+			if s.Name == name {
+				return p
+			}
+		}
+	}
+	return nil
+}
+
 // FuncAt returns the function at an offset from a symbol, or nil.
 func (v *View) FuncAt(s *elfobj.Symbol, addend int64) *Piece {
 	p := v.bySym[s]

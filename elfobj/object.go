@@ -98,6 +98,12 @@ func (p Pos) String() string {
 		s = p.Object + ": "
 	}
 	switch {
+	case p.Symbol == "" && p.Section == "":
+		return p.Object
+	case p.Symbol != "" && p.Section != "" && p.Off == 0:
+		return s + fmt.Sprintf("%s (%s)", p.Symbol, p.Section)
+	case p.Symbol != "" && p.Off == 0:
+		return s + p.Symbol
 	case p.Symbol != "" && p.Section != "":
 		return s + fmt.Sprintf("%s+%#x (%s)", p.Symbol, p.Off, p.Section)
 	case p.Symbol != "":

@@ -225,7 +225,7 @@ func (t *Tree) once(ctx context.Context, job CompileJob, st stage) (CompileResul
 	}
 	args := append([]string{}, job.Launcher...)
 	args = append(args, compileArgs(job, st, out, depfile)...)
-	r, err := run.Do(ctx, run.Cmd{Dir: cwd, Args: args, Env: t.env()})
+	r, err := run.Do(ctx, run.Cmd{Dir: cwd, Args: args, Env: t.env(filepath.Dir(job.Out))})
 	if err != nil {
 		return CompileResult{}, t.explain(job, args[0], r, err)
 	}
@@ -303,8 +303,8 @@ func takesPath(a string) bool {
 }
 
 // env keeps messages in English and what a make around us set away from Kbuild.
-func (t *Tree) env() []string {
-	return []string{"LC_ALL=C", "MAKEFLAGS=", "MFLAGS=", "MAKELEVEL=", "KBUILD_OUTPUT="}
+func (t *Tree) env(tmp string) []string {
+	return []string{"TMPDIR=" + tmp, "LC_ALL=C", "MAKEFLAGS=", "MFLAGS=", "MAKELEVEL=", "KBUILD_OUTPUT="}
 }
 
 // normalise gives the files that were read their original, tree-relative names.
@@ -397,7 +397,7 @@ func (t *Tree) MakeUnit(ctx context.Context, u Unit) error {
 	if err, ok := t.made[u.Object]; ok {
 		return err
 	}
-	_, err := run.Do(ctx, run.Cmd{Dir: t.Build, Args: t.makeUnitArgs(u), Env: append(t.env(), buildIdentity...), Stdout: io.Discard})
+	_, err := run.Do(ctx, run.Cmd{Dir: t.Build, Args: t.makeUnitArgs(u), Env: append(t.env(os.TempDir()), buildIdentity...), Stdout: io.Discard})
 	if err != nil {
 		err = fmt.Errorf("make %s: %w", u.Object, err)
 	}

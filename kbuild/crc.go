@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strconv"
 
@@ -36,7 +37,7 @@ func (t *Tree) CRCs(ctx context.Context, job CompileJob) (map[string]uint32, err
 		return nil, fmt.Errorf("symbol versions: %w", err)
 	}
 	r, err := run.Do(ctx, run.Cmd{
-		Dir: t.Build, Args: []string{"scripts/genksyms/genksyms", "-r", "/dev/null"}, Env: t.env(),
+		Dir: t.Build, Args: []string{"scripts/genksyms/genksyms", "-r", "/dev/null"}, Env: t.env(filepath.Dir(job.Out)),
 		Stdin: bytes.NewReader(text.Text),
 	})
 	if err != nil {

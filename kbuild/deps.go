@@ -79,9 +79,8 @@ func (t *Tree) Deps(cache string) (*DepIndex, error) {
 		return nil, err
 	}
 	if cache != "" {
-		if err := renameio.WriteFile(cache, x.encode(), 0o644); err != nil {
-			return nil, fmt.Errorf("save dependency index: %w", err)
-		}
+		// A cache that cannot be written only costs time.
+		_ = renameio.WriteFile(cache, x.encode(), 0o644)
 	}
 	return x, nil
 }

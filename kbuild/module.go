@@ -80,7 +80,7 @@ func (t *Tree) LinkModule(ctx context.Context, job ModuleJob) (ModuleResult, err
 		stdout = io.MultiWriter(&out, job.Log)
 	}
 	r, err := run.Do(ctx, run.Cmd{
-		Dir: t.Build, Args: t.moduleArgs(dir), Env: append(t.env(), buildIdentity...), Stdout: stdout, Log: job.Log,
+		Dir: t.Build, Args: t.moduleArgs(dir), Env: append(t.env(dir), buildIdentity...), Stdout: stdout, Log: job.Log,
 	})
 	output := append(out.Bytes(), r.Stderr...)
 	if err != nil {

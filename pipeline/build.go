@@ -2,6 +2,8 @@ package pipeline
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -144,8 +146,8 @@ func (b *builder) nameModule() error {
 
 // checkWritable fails early where the module could not be written in the end.
 func checkWritable(path string) error {
-	if st, err := os.Stat(path); err == nil && st.IsDir() {
-		return fmt.Errorf("write the module: %s is a folder; name a file", path)
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return fmt.Errorf("write the module: %s is no regular file; name another", path)
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".klpc-*")
 	if err != nil {
@@ -166,7 +168,7 @@ func (b *builder) findUnits(ctx context.Context) ([]kbuild.Unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	sel, err := selectUnits(tree, b.files, filepath.Join(b.o.Cache, "deps"))
+	sel, err := selectUnits(tree, b.files, b.depsCache())
 	if err != nil {
 		return nil, err
 	}
@@ -200,6 +202,17 @@ func (b *builder) findUnits(ctx context.Context) ([]kbuild.Unit, error) {
 		errs = append(errs, severalModules(u))
 	}
 	return units, errors.Join(errs...)
+}
+
+// depsCache is where the index of who reads which header is kept, one for each
+// tree; empty if the cache cannot be written.
+func (b *builder) depsCache() string {
+	dir := filepath.Join(b.o.Cache, "deps")
+	if b.o.Cache == "" || os.MkdirAll(dir, 0o755) != nil {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(b.kernel.Tree.Build))
+	return filepath.Join(dir, hex.EncodeToString(sum[:8]))
 }
 
 // addHelpers gives patches the header of the callback macros where the kernel

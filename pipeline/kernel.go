@@ -142,10 +142,16 @@ func checkCompiler(ctx context.Context, k *Kernel, o KernelOptions) error {
 	program, err := distro.CheckCompiler(ctx, text)
 	if err != nil {
 		var ce *distro.CompilerError
-		if !o.AllowCompilerMismatch || !errors.As(err, &ce) {
+		if !errors.As(err, &ce) {
 			return err
 		}
+		if !o.AllowCompilerMismatch {
+			return fmt.Errorf("%w; or accept the risk with --allow-compiler-mismatch", err)
+		}
 		k.Warnings = append(k.Warnings, err.Error())
+		if ce.Have == "" {
+			return nil // not installed: Kbuild's own choice
+		}
 	}
 	if program != "" && k.Tree.KbuildCC() != program {
 		k.Tree.MakeArgs = append(k.Tree.MakeArgs, "CC="+program)

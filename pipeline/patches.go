@@ -145,7 +145,11 @@ func collectTouched(source string, tree overlay, last map[string]*diff.Applied) 
 func noteOffsets(p *diff.Patch, r diff.Result, ev Events) {
 	for i, off := range r.Applied.Offsets {
 		if off != 0 {
-			ev.note(fmt.Sprintf("%s: %s: hunk %d applies %d lines away from where it says", p.Name, r.File.Path(), i+1, off))
+			where := "below"
+			if off < 0 {
+				off, where = -off, "above"
+			}
+			ev.note(fmt.Sprintf("%s: %s: hunk %d applies %s %s where it says", p.Name, r.File.Path(), i+1, count(off, "line"), where))
 		}
 	}
 }

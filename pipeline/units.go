@@ -33,7 +33,11 @@ type selection struct {
 }
 
 // outside are the folders whose files never become part of a running kernel.
-var outside = []string{"Documentation/", "LICENSES/", "samples/", "tools/", "usr/", "scripts/", "rust/doctests/"}
+var outside = []string{"Documentation/", "LICENSES/", "samples/", "tools/", "rust/doctests/"}
+
+// buildTools are folders of programs that run while the kernel is built: they
+// may change what it becomes.
+var buildTools = []string{"tools/objtool/", "tools/lib/", "tools/build/", "tools/include/"}
 
 // selectUnits finds the translation units that see a change.
 func selectUnits(t *kbuild.Tree, files []touched, cache string) (*selection, error) {
@@ -77,6 +81,11 @@ func (s *selection) file(t *kbuild.Tree, f touched, cache string) error {
 }
 
 func isOutside(t *kbuild.Tree, file string) bool {
+	for _, dir := range buildTools {
+		if strings.HasPrefix(file, dir) {
+			return false
+		}
+	}
 	for _, dir := range outside {
 		if strings.HasPrefix(file, dir) {
 			return true

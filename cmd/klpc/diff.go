@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
@@ -101,7 +101,10 @@ func readObjectFile(path string) (*elfobj.Object, error) {
 	}
 	o, err := elfobj.Parse(data)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Clean(path), err)
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if o.Type != elf.ET_REL {
+		return nil, fmt.Errorf("read %s: it is linked; diff compares relocatable objects (.o)", path)
 	}
 	return o, nil
 }

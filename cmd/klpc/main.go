@@ -135,6 +135,12 @@ be livepatched. Nothing is written on 1 to 4.`,
 	}
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(newBuild(a, runBuild), newDiff(a), newInspect(a), newTest(a, runTest))
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			adaptCompletion(c)
+		}
+	}
 	return root
 }
 
@@ -153,6 +159,18 @@ func newHelp() *cobra.Command {
 			return cmd.Help()
 		},
 	}
+}
+
+// adaptCompletion makes an unknown shell an error; cobra shows its help.
+func adaptCompletion(c *cobra.Command) {
+	c.Example = "  klpc completion bash >/etc/bash_completion.d/klpc"
+	c.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("no completion for the shell %q", args[0])
+		}
+		return nil
+	}
+	c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
 
 // exactly and atLeast count arguments, in klpc's words.

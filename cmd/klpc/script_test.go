@@ -28,9 +28,12 @@ func TestMain(m *testing.M) {
 //	exits CODE klpc ARG...  runs klpc, which must exit with CODE; unless that is
 //	                        0, no file may have changed, and in either case
 //	                        nothing may be left in TMPDIR
+//	compile FILE.c...       compiles each to FILE.o, much as Kbuild would
 //	toytree                 makes a built kernel tree in linux/, as far as its
 //	                        files are not there already
 //	replace FILE OLD NEW    replaces OLD in a file, where it must occur
+//
+// and the condition [root].
 func TestScripts(t *testing.T) {
 	const dir = "../../testdata/script"
 	if found, err := filepath.Glob(dir + "/*.txtar"); err != nil || len(found) == 0 {
@@ -39,7 +42,13 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: dir, UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "toytree": toytree, "replace": replace,
+			"exits": exits, "compile": compile, "toytree": toytree, "replace": replace,
+		},
+		Condition: func(name string) (bool, error) {
+			if name == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, cacheName))
@@ -113,6 +122,16 @@ func snapshot(ts *testscript.TestScript, root string) map[string]string {
 		return nil
 	}))
 	return files
+}
+
+func compile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: compile FILE.c...")
+	}
+	for _, source := range args {
+		ts.Check(ts.Exec("gcc", "-c", "-O2", "-pg", "-mfentry", "-fno-pic", "-fcf-protection=none", "-fno-asynchronous-unwind-tables",
+			"-ffunction-sections", "-fdata-sections", "-o", strings.TrimSuffix(source, ".c")+".o", source))
+	}
 }
 
 func replace(ts *testscript.TestScript, neg bool, args []string) {

@@ -67,7 +67,8 @@ type Progress struct {
 	start time.Time
 	step  string // empty: none is running
 	since time.Time
-	count string // of the step's units
+	count string // of the step's units: " 3/8"
+	unit  string // the one that was done last: " fs/exec.c"
 	open  bool   // a line without its newline stands on the terminal
 	done  bool
 }
@@ -127,7 +128,7 @@ func (p *Progress) Step(text string) {
 		return
 	}
 	p.finish()
-	p.step, p.since, p.count = printable(text), p.now(), ""
+	p.step, p.since, p.count, p.unit = printable(text), p.now(), "", ""
 	p.draw()
 	if p.mode == Plain {
 		fmt.Fprintf(p.w, "[%5.1fs] %s\n", p.now().Sub(p.start).Seconds(), p.step)
@@ -139,7 +140,7 @@ func (p *Progress) Unit(done, total int, name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if total > 1 {
-		p.count = printable(fmt.Sprintf(" %d/%d %s", done, total, name))
+		p.count, p.unit = fmt.Sprintf(" %d/%d", done, total), printable(" "+name)
 	}
 	p.draw()
 }
@@ -168,12 +169,12 @@ func (p *Progress) Close() {
 }
 
 // draw shows the running step on a terminal, in one line at most: a longer one
-// would wrap, and could not be erased.
+// would wrap, and could not be erased. What changes stands first.
 func (p *Progress) draw() {
 	if p.mode != TTY || p.step == "" {
 		return
 	}
-	line := fmt.Sprintf("%6.0fs %s%s", p.now().Sub(p.since).Seconds(), p.step, p.count)
+	line := fmt.Sprintf("%6.0fs%s %s%s", p.now().Sub(p.since).Seconds(), p.count, p.step, p.unit)
 	fmt.Fprint(p.w, clearLine+truncate(line, p.width()-1))
 	p.open = true
 }

@@ -58,7 +58,7 @@ func TestModes(t *testing.T) {
 			clearLine, "     1s apply",
 			clearLine, "   1.2s apply\n",
 			clearLine, "     0s compile 2 units",
-			clearLine, "     2s compile 2 units 1/2 kernel/fork.c",
+			clearLine, "     2s 1/2 compile 2 units kernel/fork.c",
 			clearLine, "   3.0s compile 2 units\n",
 		}},
 	} {
