@@ -108,6 +108,7 @@ type unitPlan struct {
 	index    int
 	plan     *Plan
 	names    namer
+	sealed   map[uint64]bool // see target.Image.SealedEndbr; nil: no IBT
 	target   Target
 	kernel   *locator       // vmlinux units
 	module   *moduleLocator // module units
@@ -125,6 +126,10 @@ type unitPlan struct {
 // leaves something out in silence: what cannot be done is in Problems.
 func Decide(units []Unit, t Target) (*Plan, error) {
 	p := &Plan{plain: map[string]bool{}}
+	var sealed map[uint64]bool
+	if t.Image != nil {
+		sealed = t.Image.SealedEndbr()
+	}
 	newNames := map[string]bool{}
 	for _, u := range units {
 		for _, q := range u.Diff.Patched.Pieces {
@@ -140,6 +145,7 @@ func Decide(units []Unit, t Target) (*Plan, error) {
 		if err != nil {
 			return nil, err
 		}
+		up.sealed = sealed
 		p.units = append(p.units, up)
 	}
 	objects := map[string]*Object{}

@@ -156,6 +156,9 @@ func (u *unitPlan) decideRef(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref)
 	case elfdiff.Literal:
 		return dest{literal: true}
 	case elfdiff.Undef:
+		if !u.newNames[r.To.Sym.Name] {
+			u.checkPointer(p, r)
+		}
 		return u.names.undefined(p, r, r.To.Sym)
 	case elfdiff.InPiece:
 		return u.piece(p, e, r)
@@ -188,6 +191,9 @@ func (u *unitPlan) piece(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref) des
 		// An unchanged function that travels only because its unlikely
 		// part does; its code is the same as the kernel's.
 		return dest{own: q}
+	}
+	if q.Func {
+		u.checkPointer(p, r)
 	}
 	d, err := u.names.original(q.Twin)
 	switch {

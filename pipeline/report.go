@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"strings"
+
 	"github.com/klpc/klpc/codegen"
 	"github.com/klpc/klpc/elfdiff"
 )
@@ -48,18 +50,22 @@ type ReportCallback struct {
 
 // fill takes over the plan.
 func (r *Report) fill(plan *codegen.Plan, files []touched) {
-	var edited []string
-	for _, f := range files {
-		if f.content != nil {
-			edited = append(edited, editedFunctions(*f.content, f.edits)...)
+	edited := func(source string) []string {
+		var names []string
+		for _, f := range files {
+			// Only headers and the file itself can be inlined.
+			if f.content != nil && (f.path == source || !strings.HasSuffix(f.path, ".c")) {
+				names = append(names, editedFunctions(*f.content, f.edits)...)
+			}
 		}
+		return names
 	}
 	r.Objects = []ReportObject{}
 	for _, o := range plan.Objects {
 		out := ReportObject{Name: o.Name, Functions: []ReportFunction{}}
 		for _, f := range o.Funcs {
 			out.Functions = append(out.Functions, ReportFunction{Name: f.Name, Sympos: f.Sympos, Change: elfdiff.IsChanged,
-				Why: why(f.Name, edited), Source: f.Source, Reasons: f.Reasons})
+				Why: why(f.Name, edited(f.Source)), Source: f.Source, Reasons: f.Reasons})
 		}
 		for _, f := range o.New {
 			out.Functions = append(out.Functions, ReportFunction{Name: f.Name, Change: elfdiff.IsNew, Why: New, Source: f.Source})

@@ -159,7 +159,7 @@ func printReport(w io.Writer, r *pipeline.Report) error {
 // brackets is the one that the documentation lists.
 func printProblems(w io.Writer, prefix string, problems []elfdiff.JSONProblem) {
 	for _, p := range problems {
-		fmt.Fprintf(w, "%sproblem: %s: %s [%s]\n  what to do: %s\n", prefix, strings.TrimSuffix(p.Where, ": +0x0"), p.Detail, p.Kind, p.Hint)
+		fmt.Fprintf(w, "%sproblem: %s: %s [%s]\n  what to do: %s\n", prefix, p.Where, p.Detail, p.Kind, p.Hint)
 	}
 }
 

@@ -20,7 +20,7 @@ func kernelFlags(cmd *cobra.Command, o *pipeline.KernelOptions) {
 	f.StringVar(&o.Config, "config", "", "the kernel's configuration `FILE`")
 	f.StringVar(&o.Symvers, "symvers", "", "the kernel's Module.symvers `FILE`")
 	f.StringVar(&o.Image, "image", "", "the kernel's vmlinux, vmlinuz, System.map or a dump of /proc/kallsyms: `FILE`")
-	f.StringVar(&o.Release, "release", "", "with --source: what uname -r says on that kernel")
+	f.StringVar(&o.Release, "release", "", "with --source: the `RELEASE` that uname -r says on that kernel")
 	f.StringVar(&o.Modules, "modules-dir", "", "with --source: the `DIR` with the kernel's module files")
 	f.BoolVar(&o.AllowCompilerMismatch, "allow-compiler-mismatch", false, "warn instead of failing if the compiler is not the one that built the kernel")
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -40,8 +41,10 @@ type silentError struct{ code int }
 func (e silentError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
 func main() {
-	// The first signal ends the work in good order; a second one kills.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// The first signal ends the work in good order; a second one kills. Those
+	// that the caller ignores (nohup, a shell's background job) stay ignored.
+	signals := slices.DeleteFunc([]os.Signal{os.Interrupt, syscall.SIGHUP}, signal.Ignored)
+	ctx, stop := signal.NotifyContext(context.Background(), append(signals, syscall.SIGTERM)...)
 	context.AfterFunc(ctx, stop)
 	// A reader that goes away (klpc ... 2>&1 | head) ends it too. This one
 	// stays caught, or the next line of progress would kill klpc before it
