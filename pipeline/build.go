@@ -262,12 +262,18 @@ func (b *builder) each(ctx context.Context, n int, work func(context.Context, in
 	done := 0
 	for i := range n {
 		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err // another one has failed
+			}
 			name, err := work(ctx, i)
+			if err != nil {
+				return err
+			}
 			b.event(func(e Events) {
 				done++
 				e.unit(done, n, name)
 			})
-			return err
+			return nil
 		})
 	}
 	return g.Wait()

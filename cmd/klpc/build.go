@@ -127,7 +127,7 @@ func printFindings(w io.Writer, r *pipeline.Report) {
 		fmt.Fprintf(w, "klpc: note: %s: no effect on this kernel\n", n)
 	}
 	for _, n := range r.Notes {
-		fmt.Fprintf(w, "klpc: note: %s\n", n)
+		fmt.Fprintf(w, "klpc: note: %s\n", indent(n))
 	}
 	printProblems(w, "klpc: ", r.Problems)
 }

@@ -91,9 +91,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // message of its own, further lines of a message indented.
 func printError(w io.Writer, err error) {
 	for _, e := range collected(err) {
-		text := strings.TrimRight(e.Error(), "\n")
-		fmt.Fprintf(w, "klpc: %s\n", strings.ReplaceAll(text, "\n", "\n  "))
+		fmt.Fprintf(w, "klpc: %s\n", indent(e.Error()))
 	}
+}
+
+// indent sets the further lines of a message off from the next message.
+func indent(text string) string {
+	return strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n  ")
 }
 
 // collected takes errors.Join apart, but not errors that say more than what

@@ -157,10 +157,10 @@ func printTest(w io.Writer, r *livetest.Report, release string) error {
 		}
 	}
 	for _, n := range r.Notes {
-		fmt.Fprintf(w, "note: %s\n", n)
+		fmt.Fprintf(w, "note: %s\n", indent(n))
 	}
 	for _, p := range r.Problems {
-		fmt.Fprintf(w, "problem: %s\n", p)
+		fmt.Fprintf(w, "problem: %s\n", indent(p))
 	}
 	for _, l := range r.Log {
 		fmt.Fprintf(w, "kernel log: %s\n", l.Text)
