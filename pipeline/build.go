@@ -1,12 +1,14 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -215,10 +217,13 @@ func (b *builder) depsCache() string {
 	return filepath.Join(dir, hex.EncodeToString(sum[:8]))
 }
 
-// addHelpers gives patches the header of the callback macros where the kernel
-// does not have it.
+// addHelpers gives patches that include it the header of the callback macros
+// where the kernel does not have it. Others are spared the cost: a shadow of
+// include/linux takes a symbolic link for each of its 1,500 files.
 func (b *builder) addHelpers(files map[string]*[]byte) {
-	if _, ok := files[kmodtmpl.HelpersPath]; ok {
+	name := []byte(path.Base(kmodtmpl.HelpersPath))
+	_, own := files[kmodtmpl.HelpersPath]
+	if own || !slices.ContainsFunc(b.files, func(f touched) bool { return f.content != nil && bytes.Contains(*f.content, name) }) {
 		return
 	}
 	if _, err := os.Stat(filepath.Join(b.kernel.Tree.Source, kmodtmpl.HelpersPath)); errors.Is(err, os.ErrNotExist) {
