@@ -29,13 +29,15 @@ import (
 
 // BuildOptions say what to build.
 type BuildOptions struct {
-	Patches   []string
-	Output    string // path of the module; empty: livepatch-NAME.ko in the current folder
-	Name      string // empty: from the first patch
+	Patches   []string // patches, mboxes, or folders with a series file
+	Git       string   // REV..REV: commits of the source tree's repository, after Patches
+	Output    string   // path of the module; empty: livepatch-NAME.ko in the current folder
+	Name      string   // empty: from the first patch
 	NoReplace bool
 	Jobs      int // parallel compiles; 0: one per processor
 	Fuzz      int
-	Keep      bool // leave the work folder
+	Keep      bool     // leave the work folder
+	Launcher  []string // put before every compile: ccache, distcc
 	Cache     string
 	Events    Events
 }
@@ -57,6 +59,9 @@ type builder struct {
 	files  []touched
 	report *Report
 	timing stopwatch
+	// problems are those of whole files; the rest of the patch is looked at
+	// all the same, so that all problems come out together.
+	problems []elfdiff.Problem
 
 	mu sync.Mutex // events
 }
@@ -126,12 +131,16 @@ func (b *builder) step(text string) {
 
 // nameModule settles the module's name and file.
 func (b *builder) nameModule() error {
-	if len(b.o.Patches) == 0 {
+	if len(b.o.Patches) == 0 && b.o.Git == "" {
 		return errors.New("no patch given")
 	}
 	name := b.o.Name
 	if name == "" {
-		name = strings.TrimSuffix(strings.TrimSuffix(filepath.Base(b.o.Patches[0]), filepath.Ext(b.o.Patches[0])), ".")
+		name = b.o.Git
+		if len(b.o.Patches) > 0 {
+			base := filepath.Base(filepath.Clean(b.o.Patches[0]))
+			name = strings.TrimSuffix(strings.TrimSuffix(base, filepath.Ext(base)), ".")
+		}
 		name = regexp.MustCompile(`[^A-Za-z0-9_-]+`).ReplaceAllString(name, "-")
 		name = name[:min(len(name), 55-len("livepatch-"))]
 	}
@@ -161,11 +170,18 @@ func checkWritable(path string) error {
 // findUnits applies the patches and finds the units that see a change.
 func (b *builder) findUnits(ctx context.Context) ([]kbuild.Unit, error) {
 	b.step("apply the patch")
+	tree := b.kernel.Tree
 	patches, err := readPatches(b.o.Patches)
 	if err != nil {
 		return nil, err
 	}
-	tree := b.kernel.Tree
+	if b.o.Git != "" {
+		commits, err := gitPatches(ctx, tree.Source, b.o.Git)
+		if err != nil {
+			return nil, err
+		}
+		patches = append(patches, commits...)
+	}
 	b.files, err = applyAll(tree.Source, patches, diff.Options{Fuzz: b.o.Fuzz}, b.o.Events)
 	if err != nil {
 		return nil, err
@@ -175,10 +191,7 @@ func (b *builder) findUnits(ctx context.Context) ([]kbuild.Unit, error) {
 		return nil, err
 	}
 	b.report.NoEffect = sel.noEffect
-	if len(sel.problems) > 0 {
-		b.report.Problems = elfdiff.JSONProblems(sel.problems)
-		return nil, ErrUnpatchable
-	}
+	b.problems = sel.problems
 	files := map[string]*[]byte{}
 	for _, f := range b.files {
 		if f.content == nil {
@@ -197,7 +210,7 @@ func (b *builder) findUnits(ctx context.Context) ([]kbuild.Unit, error) {
 	}
 	units := append(sel.units, more...)
 	if len(units) == 0 {
-		return nil, ErrNothing
+		return nil, b.nothing()
 	}
 	var errs []error
 	for _, u := range units {
@@ -215,6 +228,16 @@ func (b *builder) depsCache() string {
 	}
 	sum := sha256.Sum256([]byte(b.kernel.Tree.Build))
 	return filepath.Join(dir, hex.EncodeToString(sum[:8]))
+}
+
+// nothing is the outcome of a build that finds no changed function.
+func (b *builder) nothing() error {
+	if len(b.problems) == 0 {
+		return ErrNothing
+	}
+	elfdiff.SortProblems(b.problems)
+	b.report.Problems = elfdiff.JSONProblems(b.problems)
+	return ErrUnpatchable
 }
 
 // addHelpers gives patches that include it the header of the callback macros
@@ -306,7 +329,7 @@ func (b *builder) compile(ctx context.Context, units []kbuild.Unit) ([]pair, err
 	pairs := make([]pair, len(units))
 	err := b.each(ctx, 2*len(units), func(ctx context.Context, i int) (string, error) {
 		u := units[i/2]
-		job := kbuild.CompileJob{Unit: u, Out: b.tempName(u, "orig.o"), Extra: sectionFlags}
+		job := kbuild.CompileJob{Unit: u, Out: b.tempName(u, "orig.o"), Extra: sectionFlags, Launcher: b.o.Launcher}
 		to := &pairs[i/2].orig
 		if i%2 == 1 {
 			job.Out, job.Shadow = b.tempName(u, "patched.o"), b.shadow
@@ -395,7 +418,7 @@ func (b *builder) plan(ctx context.Context, pairs []pair) (*codegen.Plan, error)
 		}
 	}
 	if len(units) == 0 {
-		return nil, ErrNothing
+		return nil, b.nothing()
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -413,6 +436,7 @@ func (b *builder) plan(ctx context.Context, pairs []pair) (*codegen.Plan, error)
 		plan.Problems = append(plan.Problems, pairs[i].crcs...)
 		plan.Mismatches = append(plan.Mismatches, pairs[i].mismatch...)
 	}
+	plan.Problems = append(plan.Problems, b.problems...)
 	elfdiff.SortProblems(plan.Problems)
 	b.report.fill(plan, b.files)
 	switch {

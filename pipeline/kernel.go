@@ -23,7 +23,8 @@ type KernelOptions struct {
 	Kernel string // directory, "debian" or "debian:RELEASE"
 	// The parts one by one, for kernels that are neither.
 	Source, Config, Symvers, Image string
-	Release, Modules               string // with Source; may be empty
+	Release                        string // with Source; empty: what the image says, or else the configuration
+	Modules                        string // with Source; empty: only patches of vmlinux
 
 	AllowCompilerMismatch bool
 	Jobs                  int
@@ -36,9 +37,9 @@ type Kernel struct {
 	Tree      *kbuild.Tree
 	Release   string
 	ImagePath string // vmlinux, vmlinuz, System.map or a dump of kallsyms
-	BzImage   string // to boot; may be empty
+	BzImage   string // to boot; empty if there is none
 	Symvers   string
-	Modules   string // folder with the module files
+	Modules   string // folder with the module files; empty if it was not given
 	Warnings  []string
 
 	find func() (func(string) (string, bool), error)
@@ -77,21 +78,33 @@ func OpenKernel(ctx context.Context, o KernelOptions, ev Events) (*Kernel, error
 }
 
 func debianKernel(ctx context.Context, release string, o KernelOptions, ev Events) (*Kernel, error) {
-	t, err := distro.Debian(ctx, release, distro.Options{Cache: o.Cache, Jobs: o.Jobs, Log: ev.step, Output: o.Output,
-		AllowCompilerMismatch: o.AllowCompilerMismatch})
+	t, err := distro.Debian(ctx, release, distroOptions(o, ev))
 	if err != nil {
 		return nil, err
 	}
+	k, err := preparedKernel(t)
+	if err != nil {
+		return nil, err
+	}
+	k.ImagePath, k.BzImage, k.Modules = t.BzImage, t.BzImage, t.ModulesDir
+	return k, nil
+}
+
+func distroOptions(o KernelOptions, ev Events) distro.Options {
+	return distro.Options{Cache: o.Cache, Jobs: o.Jobs, Log: ev.step, Output: o.Output, AllowCompilerMismatch: o.AllowCompilerMismatch}
+}
+
+// preparedKernel opens a tree that was prepared in the cache.
+func preparedKernel(t *distro.Tree) (*Kernel, error) {
 	db, err := commandDB(t.Commands+".db", t.Source, t.Build, t.OpenCommands)
 	if err != nil {
 		return nil, err
 	}
-	tree, err := kbuild.OpenTree(t.Build, kbuild.Options{Release: t.Release, MakeArgs: t.MakeArgs, Owned: true, DB: db})
+	tree, err := kbuild.OpenTree(t.Build, kbuild.Options{Release: t.Release, MakeArgs: t.MakeArgs, Env: t.Env, Owned: true, DB: db})
 	if err != nil {
 		return nil, err
 	}
-	return &Kernel{Tree: tree, Release: t.Release, ImagePath: t.BzImage, BzImage: t.BzImage, Symvers: t.Symvers,
-		Modules: t.ModulesDir, Warnings: t.Warnings}, nil
+	return &Kernel{Tree: tree, Release: t.Release, Symvers: t.Symvers, Warnings: t.Warnings}, nil
 }
 
 // commandDB returns the compile commands of a prepared tree: parsed once from
@@ -183,6 +196,9 @@ func (k *Kernel) Target(modules []string) (codegen.Target, error) {
 
 // FindModule returns the file of a module of this kernel.
 func (k *Kernel) FindModule(name string) (string, error) {
+	if k.Modules == "" {
+		return "", fmt.Errorf("module %s: this kernel was given without its modules: name their folder, such as /lib/modules/%s, with --modules-dir", name, k.Release)
+	}
 	find, err := k.find()
 	if err != nil {
 		return "", err

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/klpc/klpc/diff"
+	"github.com/klpc/klpc/internal/run"
 )
 
 // touched is one file of the tree that the patches change.
@@ -25,24 +27,87 @@ type touched struct {
 	isNew   bool
 }
 
-// readPatches reads and parses the patch files, reporting all faults together.
+// readPatches reads and parses the patches, reporting all faults together. A
+// path may be a patch, an mbox, or a folder with a series file.
 func readPatches(paths []string) ([]*diff.Patch, error) {
 	var patches []*diff.Patch
 	var errs []error
 	for _, p := range paths {
-		data, err := os.ReadFile(p)
-		if err != nil {
-			errs = append(errs, err)
-			continue
+		files := []string{p}
+		if st, err := os.Stat(p); err == nil && st.IsDir() {
+			if files, err = readSeries(p); err != nil {
+				errs = append(errs, err)
+				continue
+			}
 		}
-		series, err := diff.ParseSeries(p, data)
-		if err != nil {
+		for _, f := range files {
+			series, err := readPatch(f)
+			patches = append(patches, series...)
 			errs = append(errs, err)
-			continue
 		}
-		patches = append(patches, series...)
 	}
 	return patches, errors.Join(errs...)
+}
+
+func readPatch(name string) ([]*diff.Patch, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return diff.ParseSeries(name, data)
+}
+
+// readSeries reads quilt's list of patches: one file a line, in order, with
+// options after the name and comments after "#". All patches must be made for
+// -p1, as kernel patches are.
+func readSeries(dir string) ([]string, error) {
+	name := filepath.Join(dir, "series")
+	data, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: a folder of patches needs a file named series that gives their order", dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	var errs []error
+	for i, line := range strings.Split(string(data), "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		if !filepath.IsLocal(fields[0]) {
+			errs = append(errs, fmt.Errorf("%s:%d: %s leads out of the folder", name, i+1, fields[0]))
+		}
+		for _, option := range fields[1:] {
+			if option != "-p1" {
+				errs = append(errs, fmt.Errorf("%s:%d: option %s is not supported, only -p1", name, i+1, option))
+			}
+		}
+		files = append(files, filepath.Join(dir, fields[0]))
+	}
+	if len(files) == 0 {
+		errs = append(errs, fmt.Errorf("%s names no patch", name))
+	}
+	return files, errors.Join(errs...)
+}
+
+// gitPatches returns the commits of a range of the source tree's repository as
+// patches, oldest first. The tree itself must be at the range's beginning.
+func gitPatches(ctx context.Context, source, revisions string) ([]*diff.Patch, error) {
+	if !strings.Contains(revisions, "..") || strings.HasPrefix(revisions, "-") {
+		return nil, fmt.Errorf("%q is not a range of commits: give REV..REV", revisions)
+	}
+	r, err := run.Do(ctx, run.Cmd{Dir: source, Args: []string{"git", "--no-pager", "format-patch", "--stdout", "--no-signature", "--no-renames", "--full-index", "--no-ext-diff", revisions, "--"},
+		Env: []string{"LC_ALL=C", "GIT_OPTIONAL_LOCKS=0"}})
+	if err != nil {
+		return nil, fmt.Errorf("read the commits %s of %s: %w", revisions, source, err)
+	}
+	if len(r.Stdout) == 0 {
+		return nil, fmt.Errorf("the range %s of %s holds no commits", revisions, source)
+	}
+	return diff.ParseSeries(revisions, r.Stdout)
 }
 
 // overlay is the source tree with the patches so far.

@@ -23,6 +23,8 @@ type buildOptions struct {
 	progress ui.Mode
 	json     bool
 	timing   bool
+	// launcher is split at blanks.
+	launcher string
 }
 
 func newBuild(a *app, f func(context.Context, *app, buildOptions) error) *cobra.Command {
@@ -41,10 +43,16 @@ be livepatched. Nothing is written on 1 to 4.`,
   # the stock kernel that runs here
   klpc build --kernel debian:$(uname -r) fix.patch
   # a kernel tree that you have built
-  klpc build --kernel ~/linux -o livepatch-fix.ko fix.patch`,
-		Args: atLeast(1, "at least one PATCH"),
+  klpc build --kernel ~/linux -o livepatch-fix.ko fix.patch
+  # a series: files in order, a folder with a series file, an mbox, or commits
+  klpc build --kernel debian 0001-a.patch 0002-b.patch
+  klpc build --kernel ~/linux --name fixes --git v6.12.117..fixes`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.build.Patches = args
+			if len(args) == 0 && o.build.Git == "" {
+				return usageError{errors.New("needs at least one PATCH, or --git REV..REV")}
+			}
 			if err := checkKernelFlags(o.kernel); err != nil {
 				return err
 			}
@@ -60,6 +68,8 @@ be livepatched. Nothing is written on 1 to 4.`,
 	fl.StringVarP(&o.build.Output, "output", "o", "", "write the module to `FILE` (default livepatch-NAME.ko here)")
 	fl.StringVar(&o.build.Name, "name", "", "the module's `NAME` (default: the first patch's file name)")
 	fl.BoolVar(&o.build.NoReplace, "no-replace", false, "leave other livepatches loaded instead of replacing them all at once")
+	fl.StringVar(&o.build.Git, "git", "", "take the commits `REV..REV` of the kernel tree's repository as patches, after those named")
+	fl.StringVar(&o.launcher, "cc-launcher", "", "put `PROG` (ccache, distcc, ...) before every compile; may have arguments")
 	fl.IntVarP(&o.build.Jobs, "jobs", "j", 0, "run `N` compiles at once (default: one per processor)")
 	fl.IntVar(&o.build.Fuzz, "fuzz", 0, "let `N` lines of context differ when a hunk is applied")
 	fl.BoolVar(&o.build.Keep, "keep", false, "keep the work folder and say where it is")

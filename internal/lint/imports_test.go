@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 	"internal/vm":               {"internal/run"},
 	"kbuild":                    {"internal/run"},
 	"livetest":                  {"elfobj", "internal/vm", "target"},
-	"pipeline":                  {"codegen", "diff", "distro", "elfdiff", "elfobj", "kbuild", "kmodtmpl", "livetest", "target"},
+	"pipeline":                  {"codegen", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "target"},
 	"target":                    {"elfobj"},
 }
 
