@@ -1,6 +1,7 @@
 package elfdiff
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -76,7 +77,7 @@ func (c *comparison) compareData(r *Result) {
 			continue
 		}
 		q := p.Twin
-		if q == nil || c.sameContent(p, q, 0, 0) {
+		if q == nil || c.sameContent(p, q, 0, 0) && !rehomed(p, q) {
 			continue
 		}
 		r.Data = append(r.Data, Change{Orig: p, Patched: q, Kind: IsChanged})
@@ -110,7 +111,7 @@ func (c *comparison) compareUnnamedData() {
 	content := func(v *View) map[string][]string {
 		m := map[string][]string{}
 		for _, p := range v.Pieces {
-			if !p.Func && p.Sym == nil && !p.Init && !referenced[p] {
+			if !p.Func && p.Sym == nil && !p.Init && !referenced[p] && !padding(p) {
 				m[p.Sec.Name] = append(m[p.Sec.Name], fingerprint(p))
 			}
 		}
@@ -131,6 +132,12 @@ func (c *comparison) compareUnnamedData() {
 				Hint:   "leave out the part of the patch that adds or changes this registration; the running kernel has read it already"})
 		}
 	}
+}
+
+// padding tells whether unnamed bytes only keep the variables around them
+// apart.
+func padding(p *Piece) bool {
+	return len(p.Refs) == 0 && len(bytes.Trim(p.Bytes(), "\x00")) == 0
 }
 
 func (c *comparison) compareExports(r *Result) {
@@ -301,9 +308,28 @@ func (c *comparison) dataChanged(d Change) {
 			Hint:   "keep its size; put new fields into a shadow variable (klp_shadow_alloc) or a new variable"})
 		return
 	}
+	if rehomed(p, q) {
+		c.problems = append(c.problems, Problem{Kind: DataChanged, At: p.Pos(p.entry()),
+			Detail: fmt.Sprintf("%s moves from %s to %s, but the running kernel's copy stays where it is%s", p.Name(), p.Sec.Name, q.Sec.Name, by),
+			Hint:   "leave its declaration alone and let the changed functions use a new variable"})
+		return
+	}
 	c.problems = append(c.problems, Problem{Kind: DataChanged, At: p.Pos(p.entry()),
 		Detail: fmt.Sprintf("the initial value of %s has changed, but the running kernel's copy is live%s", p.Name(), by),
 		Hint:   "leave its initialiser alone and set the new value from a pre-patch or post-patch callback (KLP_PRE_PATCH_CALLBACK), or let the changed functions use a new variable"})
+}
+
+// rehomed tells whether patched code would use a variable in a way that its
+// place in the running kernel does not allow: per CPU or not, or written where
+// memory is read-only by now.
+func rehomed(p, q *Piece) bool {
+	return (p.Kind == PerCPU) != (q.Kind == PerCPU) || isProtected(p) && !isProtected(q)
+}
+
+// isProtected tells whether the kernel maps a variable read-only once it has
+// booted. Source: include/asm-generic/vmlinux.lds.h, RO_DATA.
+func isProtected(p *Piece) bool {
+	return p.Kind == ReadOnly || strings.HasPrefix(p.Sec.Name, ".data..ro_after_init")
 }
 
 func finish(r *Result) {

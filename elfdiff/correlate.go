@@ -30,7 +30,8 @@ func (c *comparison) correlate() {
 			if p.Sym == nil {
 				continue
 			}
-			k := fmt.Sprint(p.key.base, "\x00", p.key.numbered, p.Func)
+			// What only lives while the kernel boots is not what lives on.
+			k := fmt.Sprint(p.key.base, "\x00", p.key.numbered, p.Func, p.Init)
 			g := groups[k]
 			if g == nil {
 				g = &group{}
@@ -64,7 +65,7 @@ func (c *comparison) pair(g *group) {
 	first := g.orig[0]
 	if len(g.orig) == 1 && len(g.patched) == 1 {
 		q := g.patched[0]
-		if !first.key.numbered || first.Func || sharesUser(first, q) || first.Kind == ReadOnly || bookkeeping[first.key.base] {
+		if !first.key.numbered || first.Func || sharesUser(first, q) || first.Kind == ReadOnly || first.key.bookkeeping() {
 			join(first, q)
 			return
 		}
@@ -88,7 +89,7 @@ func (c *comparison) pair(g *group) {
 		return
 	}
 	o, p := untwinned(g.orig), untwinned(g.patched)
-	if len(o) == 0 || len(p) == 0 || bookkeeping[first.key.base] || first.Kind == ReadOnly {
+	if len(o) == 0 || len(p) == 0 || first.key.bookkeeping() || first.Kind == ReadOnly {
 		return
 	}
 	for _, x := range o {
@@ -216,15 +217,21 @@ func orNone(users []string) string {
 // splitChangedConstants undoes twins among copies that may travel: when such a
 // constant or bookkeeping variable differs, the function that uses it has
 // changed and takes its own copy along, while the old one stays as it is.
+// Copies refer to copies (a dynamic debug descriptor to __func__), so it is
+// repeated until nothing changes.
 func (c *comparison) splitChangedConstants() {
-	for _, p := range c.orig.Pieces {
-		q := p.Twin
-		if q == nil || p.Func || c.sameContent(p, q, 0, 0) {
-			continue
-		}
-		if MayTravel(p) && MayTravel(q) || c.provablyConst(q) && p.Kind == ReadOnly {
-			p.Twin, q.Twin = nil, nil
-			c.travels[q] = true
+	for again := true; again; {
+		again = false
+		for _, p := range c.orig.Pieces {
+			q := p.Twin
+			if q == nil || p.Func || c.sameContent(p, q, 0, 0) {
+				continue
+			}
+			if MayTravel(p) && MayTravel(q) || c.provablyConst(q) && p.Kind == ReadOnly {
+				p.Twin, q.Twin = nil, nil
+				c.travels[q] = true
+				again = true
+			}
 		}
 	}
 }
@@ -234,7 +241,7 @@ func MayTravel(p *Piece) bool {
 	if p.Sym == nil {
 		return true
 	}
-	return bookkeeping[p.key.base] || p.Kind == ReadOnly && compilerConst(p.Sym.Name)
+	return p.key.bookkeeping() || p.Kind == ReadOnly && compilerConst(p.Sym.Name)
 }
 
 // provablyConst tells whether a read-only object of the patched side is local,

@@ -8,8 +8,10 @@ package elfdiff
 
 import (
 	"bytes"
+	"cmp"
 	"debug/elf"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -81,7 +83,7 @@ func (c *comparison) branchesProven(p, q *Piece) bool {
 func (c *comparison) firstRefDifference(a, b []Ref, trimA, trimB uint64) string {
 	for i := range min(len(a), len(b)) {
 		if a[i].Off-trimA != b[i].Off-trimB {
-			return fmt.Sprintf("%s instead of %s", describe(&b[i]), describe(&a[i]))
+			return instead(&a[i], &b[i])
 		}
 		if d := c.refDifference(&a[i], &b[i]); d != "" {
 			return d
@@ -102,9 +104,18 @@ func (c *comparison) refDifference(a, b *Ref) string {
 		return fmt.Sprintf("relocation type %d instead of %d to %s", b.Type, a.Type, describe(b))
 	}
 	if a.Size != b.Size || !c.sameTarget(a, b) {
-		return fmt.Sprintf("%s instead of %s", describe(b), describe(a))
+		return instead(a, b)
 	}
 	return ""
+}
+
+// instead says that b stands where a stood.
+func instead(a, b *Ref) string {
+	was, is := describe(a), describe(b)
+	if was == is {
+		return is + " is another one, or has other content"
+	}
+	return is + " instead of " + was
 }
 
 // isPC32 tells whether a type is one of the two that assemblers use for calls
@@ -224,6 +235,8 @@ func (c *comparison) entryDifferences(p, q *Piece) []string {
 	return reasons
 }
 
+// comparedEntries returns a function's entries table by table: the order of
+// the tables in the file is that of their first use and means nothing.
 func comparedEntries(p *Piece) []*Entry {
 	var out []*Entry
 	for _, e := range p.Entries {
@@ -231,6 +244,7 @@ func comparedEntries(p *Piece) []*Entry {
 			out = append(out, e)
 		}
 	}
+	slices.SortStableFunc(out, func(a, b *Entry) int { return cmp.Compare(a.Table, b.Table) })
 	return out
 }
 

@@ -2,7 +2,6 @@ package elfdiff
 
 import (
 	"bytes"
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -32,6 +31,7 @@ const objs = "../testdata/objs"
 //	also-patched.c     its patched form, if it has another
 //	flags              compiler flags beyond the kernel's
 //	compilers          what compiles it, if not gcc: gcc, clang or both
+//	requires           flags that not every version of the compiler knows
 //	objcopy            arguments for objcopy, applied to both objects
 //	want               the result
 //	want.COMPILER      the result where a compiler makes another object
@@ -42,7 +42,7 @@ type fixture struct {
 	archive *txtar.Archive
 }
 
-var fixtureFiles = []string{"orig.c", "patched.c", "also.c", "also-patched.c", "flags", "compilers", "objcopy", "want", "want.gcc", "want.clang", "extract"}
+var fixtureFiles = []string{"orig.c", "patched.c", "also.c", "also-patched.c", "flags", "compilers", "requires", "objcopy", "want", "want.gcc", "want.clang", "extract"}
 
 // kernelFlags are the flags of a kernel build that shape objects, with the
 // sections that klpc adds. They hold for gcc and clang.
@@ -143,6 +143,12 @@ func (f *fixture) compile(t testing.TB, cc string) (orig, patched []byte) {
 	if _, err := exec.LookPath(cc); err != nil {
 		t.Skipf("needs %s, which is not installed", cc)
 	}
+	if need := f.words("requires"); len(need) > 0 {
+		args := append(need, "-x", "c", "-c", "-o", os.DevNull, os.DevNull)
+		if exec.Command(cc, args...).Run() != nil {
+			t.Skipf("needs a %s that knows %s", cc, strings.Join(need, " "))
+		}
+	}
 	second, hasSecond := f.file("also.c")
 	secondPatched, ok := f.file("also-patched.c")
 	if !ok {
@@ -239,9 +245,15 @@ func TestFixtures(t *testing.T) {
 		for _, kind := range f.compilers() {
 			for _, cc := range installed(kind) {
 				t.Run(f.name+"/"+filepath.Base(cc), func(t *testing.T) {
-					t.Parallel()
+					if !*update {
+						t.Parallel()
+					}
 					orig, patched := f.compile(t, cc)
 					got := render(compare(t, parse(t, orig), parse(t, patched)))
+					if *update && cc == kind {
+						f.rewrite(t, kind, got)
+						return
+					}
 					f.check(t, kind, got)
 					f.invariants(t, orig, patched, got)
 				})
@@ -253,37 +265,45 @@ func TestFixtures(t *testing.T) {
 // check compares a result with the want of its compiler.
 func (f *fixture) check(t *testing.T, kind, got string) {
 	t.Helper()
-	name := "want"
-	if _, ok := f.file("want." + kind); ok {
-		name = "want." + kind
-	}
-	want, _ := f.file(name)
-	if *update {
-		if err := f.rewrite(name, got); err != nil {
-			t.Fatal(err)
-		}
-		return
+	want, ok := f.file("want." + kind)
+	if !ok {
+		want, _ = f.file("want")
 	}
 	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("%s\n%s (-want +got):\n%s", bytes.TrimSpace(f.archive.Comment), name, d)
+		t.Errorf("%s\n(-want +got):\n%s", bytes.TrimSpace(f.archive.Comment), d)
 	}
 }
 
-func (f *fixture) rewrite(name, text string) error {
-	if text == "" {
-		return errors.New("nothing to write")
-	}
+// rewrite stores a result: as the want that all compilers share if it is that
+// of the first, else under the compiler's name where it differs.
+func (f *fixture) rewrite(t *testing.T, kind, got string) {
+	t.Helper()
 	a, err := txtar.ParseFile(f.path)
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	i := slices.IndexFunc(a.Files, func(file txtar.File) bool { return file.Name == name })
-	if i < 0 {
-		a.Files = append(a.Files, txtar.File{Name: name})
-		i = len(a.Files) - 1
+	file := func(name string) int {
+		return slices.IndexFunc(a.Files, func(x txtar.File) bool { return x.Name == name })
 	}
-	a.Files[i].Data = []byte(text)
-	return os.WriteFile(f.path, txtar.Format(a), 0o644)
+	set := func(name string) {
+		if i := file(name); i >= 0 {
+			a.Files[i].Data = []byte(got)
+			return
+		}
+		a.Files = append(a.Files, txtar.File{Name: name, Data: []byte(got)})
+	}
+	own := "want." + kind
+	if i := file(own); i >= 0 {
+		a.Files = slices.Delete(a.Files, i, i+1)
+	}
+	if kind == f.compilers()[0] {
+		set("want")
+	} else if i := file("want"); i < 0 || string(a.Files[i].Data) != got {
+		set(own)
+	}
+	if err := os.WriteFile(f.path, txtar.Format(a), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // invariants holds what is true of every pair: an object equals itself, and

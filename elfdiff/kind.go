@@ -128,7 +128,18 @@ func initSection(name string) bool {
 			return true
 		}
 	}
-	return strings.HasSuffix(name, ".init") || name == ".init"
+	return strings.HasSuffix(name, ".init") && !ownSection(name)
+}
+
+// ownSection tells whether a section is named for one function or variable,
+// which may well be called "init" (-ffunction-sections, -fdata-sections).
+func ownSection(name string) bool {
+	for _, p := range []string{".text.", ".data.", ".bss.", ".rodata."} {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return false
 }
 
 // nameKey is a symbol name without the parts that the compiler numbers.
@@ -142,7 +153,7 @@ type nameKey struct {
 // kernel's __UNIQUE_ID (include/linux/compiler.h).
 func keyOf(name string) nameKey {
 	if i := strings.Index(name, "__UNIQUE_ID_"); i >= 0 {
-		return nameKey{base: strings.TrimRight(name, ".0123456789"), numbered: true}
+		return nameKey{base: strings.TrimRight(name, "._0123456789"), numbered: true}
 	}
 	if !strings.Contains(name, ".") {
 		return nameKey{base: name}
@@ -184,14 +195,29 @@ func coldParent(name string) string { return name[:strings.LastIndex(name, ".col
 // its content differs. Sources, by macro: WARN_ONCE and friends
 // (__already_done, __warned, __print_once, ___done), lockdep (__key),
 // __func__ and its kin, printk_ratelimited and friends (_rs), dynamic debug
-// (descriptor, __UNIQUE_ID_ddebug), printk index (_entry, _entry_ptr),
+// (__UNIQUE_ID_ddebug), printk index (_entry, _entry_ptr),
 // trace_printk (___tp_str), netlink extack (__msg), alloc tags (_alloc_tag).
 var bookkeeping = map[string]bool{
 	"__already_done": true, "__warned": true, "__print_once": true, "___done": true,
 	"__key": true, "__func__": true, "__FUNCTION__": true, "__PRETTY_FUNCTION__": true,
-	"_rs": true, "descriptor": true, "_entry": true, "_entry_ptr": true, "__msg": true,
+	"_rs": true, "_entry": true, "_entry_ptr": true, "__msg": true,
 	"___tp_str": true, "_alloc_tag": true, "__UNIQUE_ID_ddebug": true, "trace_printk_fmt": true,
 }
+
+// bookkeeping tells whether a name is that of a macro's static local: NAME.N
+// as gcc writes it, FUNC.NAME or __func__.FUNC as clang does. A variable of the
+// file that only has such a name is data like any other.
+func (k nameKey) bookkeeping() bool {
+	i := strings.LastIndexByte(k.base, '.')
+	if i < 0 {
+		return k.numbered && bookkeeping[k.base]
+	}
+	first, _, _ := strings.Cut(k.base, ".")
+	return bookkeeping[k.base[i+1:]] || funcNames[first]
+}
+
+// funcNames are the names by which a function knows its own.
+var funcNames = map[string]bool{"__func__": true, "__FUNCTION__": true, "__PRETTY_FUNCTION__": true}
 
 // compilerConst tells whether a read-only object was made by the compiler out
 // of an expression: a switch turned into a table or an aggregate initialiser.

@@ -436,7 +436,9 @@ func (v *View) ref(r elfobj.Reloc, base uint64, adj int64) Ref {
 		out.To = Target{Kind: Lost, Sym: s}
 	case s == nil:
 		out.To.Kind = Nothing
-	case s.Section == nil && s.Shndx == elf.SHN_UNDEF:
+	case s.Section == nil && (s.Shndx == elf.SHN_UNDEF || s.Shndx == elf.SHN_COMMON):
+		// A common symbol (-fcommon) is known by its name alone; its value
+		// is an alignment.
 		out.To = Target{Kind: Undef, Sym: s}
 	case s.Section == nil:
 		out.To = Target{Kind: Absolute, Sym: s}
