@@ -36,8 +36,12 @@ func Compare(orig, patched *elfobj.Object) (*Result, error) {
 // CompareViews is Compare for views that exist already.
 func CompareViews(o, p *View) *Result {
 	c := &comparison{orig: o, patched: p, travels: map[*Piece]bool{}, assumed: map[compared]bool{}}
-	c.problems = append(c.problems, o.problems...)
-	c.problems = append(c.problems, p.problems...)
+	c.problems = slices.Clone(p.problems)
+	for _, x := range o.problems {
+		if !slices.Contains(c.problems, x) {
+			c.problems = append(c.problems, x)
+		}
+	}
 	c.correlate()
 	r := &Result{Orig: o, Patched: p}
 	c.compareFunctions(r)

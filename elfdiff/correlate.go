@@ -23,11 +23,12 @@ type group struct{ orig, patched []*Piece }
 
 // correlate sets Piece.Twin on both sides.
 func (c *comparison) correlate() {
+	c.pairByAnyName()
 	groups := map[string]*group{}
 	var order []string
 	collect := func(v *View, side func(*group) *[]*Piece) {
 		for _, p := range v.Pieces {
-			if p.Sym == nil {
+			if p.Sym == nil || p.Twin != nil {
 				continue
 			}
 			// What only lives while the kernel boots is not what lives on.
@@ -56,6 +57,52 @@ func (c *comparison) correlate() {
 	c.splitChangedConstants()
 }
 
+// pairByAnyName joins pieces that share a name of the source beside the one
+// they are known by, which changes when a function gains or loses an alias.
+// Names that meant one place and now mean two are a problem: the running kernel
+// cannot tell them apart.
+func (c *comparison) pairByAnyName() {
+	o, p := uniqueNames(c.orig), uniqueNames(c.patched)
+	for _, x := range c.orig.Pieces {
+		ys := namesakes(x, p)
+		if len(ys) > 1 {
+			c.problems = append(c.problems, Problem{Kind: UnknownConstruct, At: x.Pos(x.entry()),
+				Detail: fmt.Sprintf("%s and %s are one place in the running kernel and two in the patched object",
+					min(ys[0].Name(), ys[1].Name()), max(ys[0].Name(), ys[1].Name())),
+				Hint: "give the new function a name of its own and change the callers"})
+		}
+		if len(ys) == 1 && ys[0].key != x.key && len(namesakes(ys[0], o)) == 1 && ys[0].Func == x.Func && ys[0].Init == x.Init {
+			join(x, ys[0])
+		}
+	}
+}
+
+// uniqueNames maps the names of the source that occur once.
+func uniqueNames(v *View) map[string]*Piece {
+	m := map[string]*Piece{}
+	for _, p := range v.Pieces {
+		for _, s := range p.Names {
+			if _, twice := m[s.Name]; twice || keyOf(s.Name).numbered {
+				m[s.Name] = nil
+				continue
+			}
+			m[s.Name] = p
+		}
+	}
+	return m
+}
+
+// namesakes returns the pieces that share a name with p, without repetition.
+func namesakes(p *Piece, other map[string]*Piece) []*Piece {
+	var out []*Piece
+	for _, s := range p.Names {
+		if q := other[s.Name]; q != nil && !slices.Contains(out, q) {
+			out = append(out, q)
+		}
+	}
+	return out
+}
+
 func join(p, q *Piece) { p.Twin, q.Twin = q, p }
 
 func (c *comparison) pair(g *group) {
@@ -72,10 +119,6 @@ func (c *comparison) pair(g *group) {
 		c.ambiguous(first, q)
 		return
 	}
-	if !first.key.numbered {
-		c.pairByPosition(g)
-		return
-	}
 	// Same users and same looks, then same users, then same looks.
 	for _, looks := range []func(*Piece) string{
 		func(p *Piece) string { return strings.Join(p.users, ",") + "\x00" + fingerprint(p) },
@@ -83,9 +126,11 @@ func (c *comparison) pair(g *group) {
 	} {
 		c.pairAlike(g, looks)
 	}
-	if first.Func {
+	if first.Func || !first.key.numbered { // or one name in several joined units
 		c.pairAlike(g, fingerprint)
 		c.pairByPosition(g)
+	}
+	if first.Func {
 		return
 	}
 	o, p := untwinned(g.orig), untwinned(g.patched)

@@ -311,11 +311,15 @@ func (f *fixture) rewrite(t *testing.T, kind, got string) {
 func (f *fixture) invariants(t *testing.T, orig, patched []byte, got string) {
 	t.Helper()
 	for name, data := range map[string][]byte{"orig": orig, "patched": patched} {
-		if d := cmp.Diff("unchanged\n", render(compare(t, parse(t, data), parse(t, data)))); d != "" {
+		r := compare(t, parse(t, data), parse(t, data))
+		if len(r.Orig.problems) > 0 {
+			continue // what is not understood is never proven to be the same
+		}
+		if d := cmp.Diff("unchanged\n", render(r)); d != "" {
 			t.Errorf("the %s object differs from itself (-want +got):\n%s", name, d)
 		}
 	}
-	for seed := range uint64(2) {
+	for seed := range uint64(4) {
 		o, p := parse(t, orig), parse(t, patched)
 		if seed%2 == 0 {
 			shuffle(o, seed)

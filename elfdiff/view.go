@@ -254,15 +254,19 @@ func (v *View) cut() {
 // cutSection splits one section at its symbols.
 func (v *View) cutSection(sec *elfobj.Section, syms []*elfobj.Symbol) {
 	code := v.kinds[sec] == Code
-	var starts []*elfobj.Symbol
+	var starts, labels []*elfobj.Symbol
 	for _, s := range syms {
 		// Clang leaves labels and mapping symbols; prefix symbols lie in
 		// the padding in front of the function they belong to.
-		if code && (s.Type != elf.STT_FUNC && s.Size == 0 && !isCold(s.Name) && s.Bind == elf.STB_LOCAL || isPrefix(s.Name)) {
-			continue
+		switch {
+		case code && isPrefix(s.Name):
+		case code && s.Type != elf.STT_FUNC && s.Size == 0 && !isCold(s.Name) && s.Bind == elf.STB_LOCAL:
+			labels = append(labels, s)
+		default:
+			starts = append(starts, s)
 		}
-		starts = append(starts, s)
 	}
+	starts = append(starts, stubs(sec, starts, labels)...)
 	slices.SortStableFunc(starts, func(a, b *elfobj.Symbol) int {
 		return cmp.Or(cmp.Compare(a.Value, b.Value), cmp.Compare(b.Size, a.Size))
 	})
@@ -307,6 +311,27 @@ func (v *View) cutSection(sec *elfobj.Section, syms []*elfobj.Symbol) {
 	if !code && end < sec.Size {
 		v.add(sec, end, sec.Size, nil)
 	}
+}
+
+// stubs returns the labels that stand in front of code of their own, outside
+// every function with a size: assembly that says no more about itself.
+func stubs(sec *elfobj.Section, funcs, labels []*elfobj.Symbol) []*elfobj.Symbol {
+	var out []*elfobj.Symbol
+	for _, l := range labels {
+		inside, next := false, sec.Size
+		for _, f := range funcs {
+			if f.Value <= l.Value && (f.Size == 0 || l.Value < f.Value+f.Size) {
+				inside = true
+			}
+			if f.Value > l.Value {
+				next = min(next, f.Value)
+			}
+		}
+		if !inside && l.Value < next && next <= uint64(len(sec.Data)) && len(bytes.Trim(sec.Data[l.Value:next], "\x90\xcc\x00")) > 0 {
+			out = append(out, l)
+		}
+	}
+	return out
 }
 
 // isPrefix tells whether a symbol names the padding in front of a function:
