@@ -260,21 +260,28 @@ func klp(relaObject, object, name string, pos int) (dest, error) {
 	return dest{name: klpName(relaObject, object, name, pos), bind: elf.STB_WEAK, object: relaObject}, nil
 }
 
+// staticCallTrampoline is the prefix of static calls' trampolines.
+// Source: include/linux/static_call_types.h.
+const staticCallTrampoline = "__SCT__"
+
 // plainKlp is a unique global symbol of vmlinux that is not exported. It keeps
-// its name through objtool, except static calls: those go through their
-// trampoline, which is always right, while objtool would want to record a key.
+// its name through objtool.
 func (u *unitPlan) plainKlp(name string) dest {
-	if strings.HasPrefix(name, "__SCT__") {
+	if strings.HasPrefix(name, staticCallTrampoline) {
 		return dest{name: klpName(VMLinux, VMLinux, name, 0), bind: elf.STB_WEAK, object: VMLinux}
 	}
 	u.plan.plain[name] = true
 	return dest{name: name, bind: elf.STB_WEAK, object: VMLinux}
 }
 
-// exported tells whether any module may link against a vmlinux symbol.
+// exported tells whether any module may link against a vmlinux symbol. The
+// trampoline of a static call is left out: under its own name objtool would
+// record the call, and the kernel then refuses the module unless it can reach
+// the key as well. Under another name it is an ordinary call to the trampoline,
+// which the kernel keeps up to date.
 func (u *unitPlan) exported(name string) (dest, bool) {
 	x, ok := u.target.Exports.Lookup(name)
-	if !ok || x.Module != VMLinux || strings.HasPrefix(x.Namespace, "module:") {
+	if !ok || strings.HasPrefix(name, staticCallTrampoline) || x.Module != VMLinux || strings.HasPrefix(x.Namespace, "module:") {
 		return dest{}, false
 	}
 	if x.Namespace != "" {
