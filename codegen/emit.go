@@ -27,6 +27,10 @@ const (
 // mergeable, so that offsets into it stay what they are.
 const literals = ".rodata.klpc_literals"
 
+// perCPU is the one section of per-CPU variables that the module loader knows
+// (find_pcpusec, kernel/module/main.c); vmlinux has several, by alignment.
+const perCPU = ".data..percpu"
+
 // jumpNops are what a static branch that stays off turns into.
 // Source: arch/x86/include/asm/nops.h, x86 NOPs of 2 and 5 bytes.
 var jumpNops = map[byte][]byte{
@@ -95,6 +99,7 @@ func (p *Plan) emit(u *unitPlan) *elfobj.Object {
 		for _, c := range o.Callbacks {
 			if c.unit == u.index {
 				e.mark(fmt.Sprint(callbackMarker, c.ID), c.piece)
+				e.keepPointer(c.piece)
 			}
 		}
 	}
@@ -135,7 +140,11 @@ func (e *emitter) section(name string, like *elfobj.Section) *elfobj.Section {
 
 // place copies a piece's bytes and symbols.
 func (e *emitter) place(q *elfdiff.Piece) {
-	s := e.section(q.Sec.Name, q.Sec)
+	name := q.Sec.Name
+	if q.Kind == elfdiff.PerCPU {
+		name = perCPU
+	}
+	s := e.section(name, q.Sec)
 	e.secs[q] = s
 	shift := uint64(0)
 	if q.Lo > 0 && s.Align > 1 {
@@ -159,11 +168,14 @@ func (e *emitter) place(q *elfdiff.Piece) {
 	}
 	local := e.u.changed[q] || q.Twin != nil
 	for _, n := range q.Names {
-		bind := n.Bind
+		bind, name := n.Bind, n.Name
 		if local {
 			bind = elf.STB_LOCAL
 		}
-		sym := &elfobj.Symbol{Name: n.Name, Value: n.Value - q.Lo + shift, Size: n.Size, Bind: bind, Type: n.Type, Other: n.Other, Section: s}
+		if bind != elf.STB_LOCAL {
+			name = e.u.ownName(name)
+		}
+		sym := &elfobj.Symbol{Name: name, Value: n.Value - q.Lo + shift, Size: n.Size, Bind: bind, Type: n.Type, Other: n.Other, Section: s}
 		e.out.Symbols = append(e.out.Symbols, sym)
 		if n == q.Sym {
 			e.syms[q] = sym
@@ -340,6 +352,16 @@ func (e *emitter) replacement(entry *elfdiff.Entry, table *elfobj.Section, base 
 	}
 	rela := e.relaOf(table)
 	rela.Relocs = append(rela.Relocs, elfobj.Reloc{Off: base + entry.Refs[1].Off, Type: entry.Refs[1].Type, Sym: e.sectionSymbol(s), Addend: int64(at)})
+}
+
+// keepPointer adds a loaded pointer to a callback. objtool does not look at the
+// markers, and on a kernel with IBT it would let the module loader remove the
+// ENDBR64 of a function whose address nothing takes.
+func (e *emitter) keepPointer(q *elfdiff.Piece) {
+	s := &elfobj.Section{Name: ".rodata.klpc_callbacks", Type: elf.SHT_PROGBITS, Flags: elf.SHF_ALLOC, Align: 8, Data: make([]byte, 8), Size: 8}
+	e.out.Sections = append(e.out.Sections, s)
+	rela := e.relaOf(s)
+	rela.Relocs = append(rela.Relocs, elfobj.Reloc{Type: uint32(elf.R_X86_64_64), Sym: e.syms[q]})
 }
 
 // mark adds a marker section with one pointer to a function.

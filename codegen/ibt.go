@@ -65,6 +65,9 @@ func (u *unitPlan) cannotPointTo(r *elfdiff.Ref, name string) string {
 	if s.Kind != 't' && s.Kind != 'T' && s.Kind != 'w' && s.Kind != 'W' {
 		return ""
 	}
+	if u.target.Image == nil {
+		return "which cannot be looked at without the kernel's image (--image vmlinuz)"
+	}
 	code, ok := u.target.Image.Bytes(s.Addr, len(endbr64))
 	switch {
 	case !ok:

@@ -38,6 +38,7 @@ type Unit struct {
 type Target struct {
 	Symtab  *target.Symtab
 	Image   *target.Image // nil if only symbols are known
+	IBT     bool          // CONFIG_X86_KERNEL_IBT
 	Exports *target.Exports
 	Modules map[string]*target.Module // at least those that the units belong to
 }
@@ -115,7 +116,7 @@ type unitPlan struct {
 	defined  map[string]*elfobj.Symbol
 	changed  map[*elfdiff.Piece]bool // patched side
 	included map[*elfdiff.Piece]bool // patched side
-	newNames map[string]bool         // new globals of any unit
+	newNames newGlobals              // of any unit
 	dropped  map[*elfdiff.Entry]bool // static branches whose key cannot be reached
 	dests    map[*elfdiff.Ref]dest
 	rewrites map[*elfdiff.Piece][]rewrite
@@ -127,19 +128,13 @@ type unitPlan struct {
 func Decide(units []Unit, t Target) (*Plan, error) {
 	p := &Plan{plain: map[string]bool{}}
 	var sealed map[uint64]bool
-	if t.Image != nil {
-		sealed = t.Image.SealedEndbr()
-	}
-	newNames := map[string]bool{}
-	for _, u := range units {
-		for _, q := range u.Diff.Patched.Pieces {
-			if isNewGlobal(q) {
-				for _, s := range q.Names {
-					newNames[s.Name] = true
-				}
-			}
+	if t.IBT {
+		sealed = map[uint64]bool{}
+		if t.Image != nil {
+			sealed = t.Image.SealedEndbr()
 		}
 	}
+	newNames := findNewGlobals(units)
 	for i, u := range units {
 		up, err := newUnitPlan(p, i, u, t, newNames)
 		if err != nil {
@@ -166,7 +161,7 @@ func Decide(units []Unit, t Target) (*Plan, error) {
 	return p, nil
 }
 
-func newUnitPlan(p *Plan, i int, u Unit, t Target, newNames map[string]bool) (*unitPlan, error) {
+func newUnitPlan(p *Plan, i int, u Unit, t Target, newNames newGlobals) (*unitPlan, error) {
 	up := emptyUnitPlan(p, i, u)
 	up.target, up.newNames, up.names = t, newNames, up
 	if u.Object == VMLinux {
@@ -237,6 +232,9 @@ func (u *unitPlan) decide(objects map[string]*Object) {
 	u.include(roots)
 	u.checkUnknownTables()
 	for _, q := range u.Diff.Patched.Pieces {
+		if isNewGlobal(q) {
+			u.checkNew(q)
+		}
 		if u.included[q] && q.Func && q.Sym != nil && q.Twin == nil && q.Parent == nil {
 			o.New = append(o.New, NewFunc{Name: q.Sym.Name, Source: u.Source})
 		}

@@ -156,7 +156,7 @@ func (u *unitPlan) decideRef(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref)
 	case elfdiff.Literal:
 		return dest{literal: true}
 	case elfdiff.Undef:
-		if !u.newNames[r.To.Sym.Name] {
+		if len(u.newNames[r.To.Sym.Name]) == 0 {
 			u.checkPointer(p, r)
 		}
 		return u.names.undefined(p, r, r.To.Sym)
@@ -177,7 +177,11 @@ func (u *unitPlan) piece(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref) des
 		return dest{}
 	}
 	switch {
-	case q.Sym == nil, q.Twin == nil:
+	case q.Sym == nil:
+		return dest{own: q}
+	case q.Twin == nil:
+		u.checkNeighbour(p, r)
+		u.checkTravels(p, q)
 		return dest{own: q}
 	case u.module != nil && q.Sec.Name == "__dyndbg":
 		// The descriptor holds the static key of its pr_debug, which the
@@ -185,13 +189,13 @@ func (u *unitPlan) piece(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref) des
 		return dest{own: q}
 	case q.Parent != nil && (u.included[q.Parent] || u.changed[q.Parent]):
 		return dest{own: q}
-	case u.changed[q] && (r.Branch || e != nil || q == p):
-		return dest{own: q}
-	case q.Func && u.included[q]:
-		// An unchanged function that travels only because its unlikely
-		// part does; its code is the same as the kernel's.
+	case q.Func && (u.changed[q] || u.included[q]) && (r.Branch || e != nil || r.Addend+r.Adj != 0):
+		// Calls, special sections and jump tables (references into the
+		// middle) mean the travelling code; a pointer to its entry may
+		// outlive the module and means the original.
 		return dest{own: q}
 	}
+	u.checkNeighbour(p, r)
 	if q.Func {
 		u.checkPointer(p, r)
 	}
@@ -207,6 +211,40 @@ func (u *unitPlan) piece(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref) des
 	u.problem(UnresolvedSymbol, p, p.Origin()-p.Lo, fmt.Sprintf("%s refers to %s: %v", p.Name(), q.Twin.Name(), err),
 		"let the patched code avoid it, or give the kernel's own image (vmlinux or vmlinuz)")
 	return dest{}
+}
+
+// checkTravels refuses new data that only the kernel's own build can make work.
+func (u *unitPlan) checkTravels(p, q *elfdiff.Piece) {
+	switch {
+	case q.Sec.Name == ".BTF_ids":
+		u.problem(elfdiff.UnknownConstruct, q, 0, fmt.Sprintf("%s needs the new list of BTF IDs %s, which the kernel's build fills in", p.Name(), q.Name()),
+			"use a list that the kernel has")
+	case q.Kind == elfdiff.PerCPU && strings.HasSuffix(q.Sec.Name, "decrypted"):
+		u.problem(elfdiff.UnknownConstruct, q, 0, fmt.Sprintf("%s is a per-CPU variable in decrypted memory, which modules cannot have", q.Name()),
+			"use an ordinary per-CPU variable")
+	}
+}
+
+// checkNeighbour refuses a reference by section and offset that may as well mean
+// the end of the variable in front as the start of this one, where only one of
+// the two travels: a pointer just behind an array must stay with the array.
+func (u *unitPlan) checkNeighbour(p *elfdiff.Piece, r *elfdiff.Ref) {
+	q := r.To.Piece
+	if !r.Section || q.Func || r.Branch || r.Addend+r.Adj != 0 {
+		return
+	}
+	before := u.Diff.Patched.Before(q)
+	if before == nil || before.Sym == nil || (before.Twin == nil) == (q.Twin == nil) {
+		return
+	}
+	refers := false
+	for i := range p.Refs {
+		refers = refers || p.Refs[i].To.Kind == elfdiff.InPiece && p.Refs[i].To.Piece == before
+	}
+	if refers {
+		u.problem(AmbiguousSymbol, p, r.Off, fmt.Sprintf("%s refers to an address that is the end of %s as well as the start of %s, of which the running kernel has only one", p.Name(), before.Name(), q.Name()),
+			"declare the new variable without its section attribute (__read_mostly, __ro_after_init, per-CPU), or in front of the other")
+	}
 }
 
 // namer says how a reference to the running kernel is named.
@@ -301,8 +339,9 @@ func (u *unitPlan) undefined(p *elfdiff.Piece, r *elfdiff.Ref, s *elfobj.Symbol)
 }
 
 func (u *unitPlan) foreign(s *elfobj.Symbol) (dest, error) {
-	if u.newNames[s.Name] {
-		return dest{name: s.Name, bind: elf.STB_GLOBAL}, nil
+	if len(u.newNames[s.Name]) > 0 {
+		name, err := u.newNames.in(u.Object, s.Name)
+		return dest{name: name, bind: elf.STB_GLOBAL}, err
 	}
 	if u.module != nil && u.defined[s.Name] != nil {
 		return u.moduleSymbol(u.defined[s.Name])
@@ -354,7 +393,7 @@ func (u *unitPlan) global(name string) (int, error) {
 	}
 	found := -1
 	for _, i := range all {
-		if k := tab.At(i).Kind; k >= 'A' && k <= 'Z' {
+		if isGlobalKind(tab.At(i).Kind) {
 			if found >= 0 {
 				return -1, errors.New("the running kernel has several global symbols of that name")
 			}

@@ -29,7 +29,7 @@ func (c config) text(name string) string { return strings.Trim(c[name], `"`) }
 type configDiff struct{ name, want, have string }
 
 func (d configDiff) String() string {
-	return fmt.Sprintf("%s is %s, the stock kernel has %s", d.name, orUnset(d.have), orUnset(d.want))
+	return fmt.Sprintf("%s is %s, the kernel has %s", d.name, orUnset(d.have), orUnset(d.want))
 }
 
 func orUnset(v string) string {
@@ -39,7 +39,7 @@ func orUnset(v string) string {
 	return v
 }
 
-// machineSymbols describe the machine that configured the kernel. No code
+// machineSymbols describe the machine that configured and signed the kernel. No code
 // depends on them but through other symbols, which are compared.
 var machineSymbols = []string{
 	"CONFIG_CC_VERSION_TEXT", // compared by CheckCompiler
@@ -51,6 +51,12 @@ var machineSymbols = []string{
 	"CONFIG_RUST_IS_AVAILABLE",
 	"CONFIG_BINDGEN_VERSION_TEXT",
 	"CONFIG_LLD_VERSION", // not the linker in use
+	// Keys and the salt of build IDs: they reach certs/ and notes only, and
+	// Debian leaves them out of the configuration that it installs in /boot.
+	"CONFIG_BUILD_SALT",
+	"CONFIG_MODULE_SIG_ALL",
+	"CONFIG_MODULE_SIG_KEY",
+	"CONFIG_SYSTEM_TRUSTED_KEYS",
 }
 
 // rustcProbes is the prefix of symbols that only say what rustc can do.
@@ -60,7 +66,7 @@ const rustcProbes = "CONFIG_RUSTC_HAS_"
 // configuration, but worth a warning.
 var toolSymbols = []string{"CONFIG_AS_VERSION", "CONFIG_LD_VERSION"}
 
-// compareConfig compares the stock kernel's configuration with what the tree
+// compareConfig compares the kernel's configuration with what the tree
 // was configured to: the differences that change the kernel, and those in the
 // versions of tools. Both are sorted by symbol.
 func compareConfig(want, have config) (functional, tools []configDiff) {
@@ -90,7 +96,7 @@ type configError []configDiff
 func (e configError) Error() string {
 	const most = 20
 	var b strings.Builder
-	b.WriteString("make changed the stock kernel's configuration, so objects compiled here would not match it:")
+	b.WriteString("make changed the kernel's configuration, so objects compiled here would not match it:")
 	for i, d := range e {
 		if i == most {
 			fmt.Fprintf(&b, "\n  and %d more", len(e)-most)

@@ -35,19 +35,19 @@ CONFIG_DUMMY=m
 		{"assembler", `CONFIG_AS_VERSION=24400
 CONFIG_LIVEPATCH=y
 CONFIG_DUMMY=m
-`, nil, []string{"CONFIG_AS_VERSION is 24400, the stock kernel has 24000"}},
+`, nil, []string{"CONFIG_AS_VERSION is 24400, the kernel has 24000"}},
 		{"functional", `CONFIG_AS_VERSION=24000
 CONFIG_KASAN=y
 CONFIG_DUMMY=y
 `, []string{
-			"CONFIG_DUMMY is y, the stock kernel has m",
-			"CONFIG_KASAN is y, the stock kernel has not set",
-			"CONFIG_LIVEPATCH is not set, the stock kernel has y",
+			"CONFIG_DUMMY is y, the kernel has m",
+			"CONFIG_KASAN is y, the kernel has not set",
+			"CONFIG_LIVEPATCH is not set, the kernel has y",
 		}, nil},
 		// One letter more than a machine symbol is no machine symbol.
 		{"not forgiven", stock + "CONFIG_PAHOLE_VERSIONS=1\nCONFIG_RUST=y\n", []string{
-			"CONFIG_PAHOLE_VERSIONS is 1, the stock kernel has not set",
-			"CONFIG_RUST is y, the stock kernel has not set",
+			"CONFIG_PAHOLE_VERSIONS is 1, the kernel has not set",
+			"CONFIG_RUST is y, the kernel has not set",
 		}, nil},
 	}
 	texts := func(diffs []configDiff) (s []string) {
@@ -74,9 +74,9 @@ func TestConfigError(t *testing.T) {
 	for range 22 {
 		e = append(e, configDiff{name: "CONFIG_X", want: "y", have: "m"})
 	}
-	want := "make changed the stock kernel's configuration, so objects compiled here would not match it:"
+	want := "make changed the kernel's configuration, so objects compiled here would not match it:"
 	for range 20 {
-		want += "\n  CONFIG_X is m, the stock kernel has y"
+		want += "\n  CONFIG_X is m, the kernel has y"
 	}
 	if diff := cmp.Diff(want+"\n  and 2 more", e.Error()); diff != "" {
 		t.Error(diff)

@@ -137,7 +137,7 @@ func (a *archive) calls(prefix string) (calls []string) {
 // entries returns what lies in the cache, without lock files.
 func (a *archive) entries(t *testing.T) (names []string) {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(a.cache, "kernels", "debian", "*"))
+	paths, err := filepath.Glob(filepath.Join(a.cache, "kernels", "*", "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +152,19 @@ func (a *archive) entries(t *testing.T) (names []string) {
 // get asks for a tree as Debian does, on a host that has all needs.
 func (a *archive) get(ctx context.Context, release string, o Options) (*Tree, error) {
 	o.Cache, o.Jobs = a.cache, 3
+	h, err := a.host()
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDebian(o, h, a.lists)
+	if err != nil {
+		return nil, err
+	}
+	return d.tree(ctx, release)
+}
+
+// host has all that trees need.
+func (a *archive) host() (host, error) {
 	h := defaultHost()
 	h.lookPath = func(p string) (string, error) { return p, nil }
 	h.includes = []string{filepath.Join(a.dir, "include")}
@@ -159,15 +172,11 @@ func (a *archive) get(ctx context.Context, release string, o Options) (*Tree, er
 		if n.header != "" {
 			path := filepath.Join(h.includes[0], n.header)
 			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644)); err != nil {
-				return nil, err
+				return host{}, err
 			}
 		}
 	}
-	d, err := newDebian(o, h, a.lists)
-	if err != nil {
-		return nil, err
-	}
-	return d.tree(ctx, release)
+	return h, nil
 }
 
 func TestDebian(t *testing.T) {
@@ -385,7 +394,7 @@ func TestConfigurationDiffers(t *testing.T) {
 	a := newArchive(t)
 	a.put(t, "make-config", "CONFIG_KASAN=y\n")
 	_, err := a.get(t.Context(), testRelease, Options{AllowCompilerMismatch: true})
-	want := "make changed the stock kernel's configuration, so objects compiled here would not match it:\n  CONFIG_KASAN is y, the stock kernel has not set"
+	want := "make changed the kernel's configuration, so objects compiled here would not match it:\n  CONFIG_KASAN is y, the kernel has not set"
 	if err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}
@@ -394,7 +403,7 @@ func TestConfigurationDiffers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"CONFIG_LD_VERSION is 24400, the stock kernel has not set"}, tree.Warnings); diff != "" {
+	if diff := cmp.Diff([]string{"CONFIG_LD_VERSION is 24400, the kernel has not set"}, tree.Warnings); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -419,7 +428,7 @@ func TestCompilerMismatch(t *testing.T) {
 	want := []string{
 		`compiler mismatch allowed: the kernel was built with "x86_64-linux-gnu-gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0", ` +
 			`here x86_64-linux-gnu-gcc-12 is "x86_64-linux-gnu-gcc-12 (Debian 12.2.0-99) 12.2.0"`,
-		"CONFIG_KASAN is y, the stock kernel has not set",
+		"CONFIG_KASAN is y, the kernel has not set",
 	}
 	if diff := cmp.Diff(want, tree.Warnings); diff != "" {
 		t.Error(diff)
@@ -521,11 +530,16 @@ func TestHostCheck(t *testing.T) {
 	if err := h.check(aptTools); err != nil {
 		t.Error(err)
 	}
+	h.lookPath = func(string) (string, error) { return "", exec.ErrNotFound }
+	want = "this machine lacks tar, xz; Debian has them in the packages tar xz-utils"
+	if err := h.check(unpackTools); err == nil || err.Error() != want {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestBadCache(t *testing.T) {
 	for _, tt := range []struct{ cache, err string }{
-		{"", "prepare a stock kernel: no cache directory given"},
+		{"", "prepare a kernel: no cache directory given"},
 		{filepath.Join(t.TempDir(), "a b"), "the kernel's Makefile cannot work in a path with ' '"},
 		{filepath.Join(t.TempDir(), "a:b"), "the kernel's Makefile cannot work in a path with ':'"},
 		{"/dev/null/x", "cache of kernels: mkdir /dev/null: not a directory"},
@@ -540,9 +554,17 @@ func TestBadCache(t *testing.T) {
 func TestDryRunWarnings(t *testing.T) {
 	stderr := `make[4]: *** No rule to make target 'output/signing_key.pem', needed by 'certs/signing_key.x509'.
 make[3]: *** [scripts/Makefile.build:471: certs] Error 2
+make[4]: *** No rule to make target 'debian/canonical-certs.pem', needed by 'certs/x509_certificate_list'.
+make[3]: *** No rule to make target 'vmlinux.a', needed by 'vmlinux.o'.
 make[4]: *** No rule to make target 'foo.c', needed by 'foo.o'.
+make[4]: *** No rule to make target 'x.h', needed by 'drivers/certs/x.o'.
+make[4]: *** No rule to make target 'x.h', needed by 'vmlinuxes.o'.
 `
-	want := []string{"make cannot make foo.c, needed by foo.o: compile commands may be incomplete"}
+	want := []string{
+		"make cannot make foo.c, needed by foo.o: compile commands may be incomplete",
+		"make cannot make x.h, needed by drivers/certs/x.o: compile commands may be incomplete",
+		"make cannot make x.h, needed by vmlinuxes.o: compile commands may be incomplete",
+	}
 	if diff := cmp.Diff(want, dryRunWarnings(stderr)); diff != "" {
 		t.Error(diff)
 	}

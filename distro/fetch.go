@@ -2,7 +2,6 @@ package distro
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,29 +13,27 @@ import (
 	"github.com/klpc/klpc/internal/run"
 )
 
-// headers fetches the small headers package first: it names the compiler, so a
-// wrong one is found before anything large is fetched. The directory that
-// holds .config and Module.symvers is returned.
-func (d *debian) headers(ctx context.Context, p packages, tmp string) (compiler, string, error) {
-	d.o.Log(fmt.Sprintf("fetching the packages of %s %s with apt-get (%d MB)", p.release, p.version, p.size/1e6))
-	unpacked := filepath.Join(tmp, "headers")
-	if err := d.fetchInto(ctx, p.version, []string{p.headers}, filepath.Join(tmp, "headers.debs"), unpacked); err != nil {
-		return compiler{}, "", err
-	}
-	dir := filepath.Join(unpacked, "usr", "src", p.headers)
-	cfg, err := readConfig(filepath.Join(dir, ".config"))
-	if err != nil {
-		return compiler{}, "", fmt.Errorf("package %s: %w", p.headers, err)
-	}
-	if cfg["CONFIG_RUST"] == "y" {
-		return compiler{}, "", errors.New("this kernel contains Rust code (CONFIG_RUST=y), which klpc cannot prepare")
-	}
-	comp, err := chooseCompiler(ctx, cfg.text("CONFIG_CC_VERSION_TEXT"), d.o.AllowCompilerMismatch)
-	return comp, dir, err
+// debianFiles is the origin of a stock kernel's tree.
+type debianFiles struct {
+	*debian
+	p packages
 }
 
-// unpack fetches image and source at once and unpacks both into dir.
-func (d *debian) unpack(ctx context.Context, p packages, tmp, dir string) error {
+// settings fetches the small headers package.
+func (f debianFiles) settings(ctx context.Context, tmp string) (settings, error) {
+	p := f.p
+	f.o.Log(fmt.Sprintf("fetching the packages of %s %s with apt-get (%d MB)", p.release, p.version, p.size/1e6))
+	unpacked := filepath.Join(tmp, "headers")
+	if err := f.fetchInto(ctx, p.version, []string{p.headers}, filepath.Join(tmp, "headers.debs"), unpacked); err != nil {
+		return settings{}, err
+	}
+	dir := filepath.Join(unpacked, "usr", "src", p.headers)
+	return settings{config: filepath.Join(dir, ".config"), symvers: filepath.Join(dir, "Module.symvers")}, nil
+}
+
+// provide fetches image and source at once and unpacks both into dir.
+func (f debianFiles) provide(ctx context.Context, tmp, dir string) (source string, err error) {
+	d, p := f.debian, f.p
 	stop := d.showProgress(tmp, p.size)
 	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
@@ -67,7 +64,7 @@ func (d *debian) unpack(ctx context.Context, p packages, tmp, dir string) error 
 		}
 		return nil
 	})
-	return g.Wait()
+	return "", g.Wait()
 }
 
 // fetchInto downloads packages with apt-get, which checks them against the

@@ -25,7 +25,13 @@ var aptTools = []need{
 	{program: "dpkg-deb", pkg: "dpkg"},
 }
 
-// buildTools unpack and prepare a kernel's source: Documentation/process/changes.rst,
+// unpackTools unpack a stock kernel's source.
+var unpackTools = []need{
+	{program: "tar", pkg: "tar"},
+	{program: "xz", pkg: "xz-utils"},
+}
+
+// buildTools prepare a kernel's source: Documentation/process/changes.rst,
 // as far as "make prepare modules_prepare" needs them.
 var buildTools = []need{
 	{program: "make", pkg: "make"},
@@ -36,8 +42,6 @@ var buildTools = []need{
 	{program: "bc", pkg: "bc"},
 	{program: "perl", pkg: "perl"},
 	{program: "python3", pkg: "python3"}, // tools/lib/bpf, since 6.0
-	{program: "tar", pkg: "tar"},
-	{program: "xz", pkg: "xz-utils"},
 	{header: "stdlib.h", pkg: "libc6-dev"},
 	{header: "gelf.h", pkg: "libelf-dev"},             // objtool
 	{header: "openssl/opensslv.h", pkg: "libssl-dev"}, // scripts/sign-file
@@ -71,6 +75,9 @@ func (h host) check(needs []need) error {
 	if len(what) == 0 {
 		return nil
 	}
+	if _, err := h.lookPath("apt-get"); err != nil {
+		return fmt.Errorf("this machine lacks %s; Debian has them in the packages %s", strings.Join(what, ", "), strings.Join(pkgs, " "))
+	}
 	return fmt.Errorf("this machine lacks %s; as root: apt-get install --no-install-recommends %s",
 		strings.Join(what, ", "), strings.Join(pkgs, " "))
 }
@@ -96,17 +103,19 @@ func checkPath(dir string) error {
 	return nil
 }
 
-// spaceNeeded is what one release takes at its peak: 1.7 GB of source, and its
-// packed form, modules and prepared tree of 0.1 to 0.3 GB each.
-const spaceNeeded = 2_500_000_000
+// What a tree takes at its peak, in bytes.
+const (
+	stockSpace = 2_500_000_000 // 1.7 GB of source, and its packed form, modules and prepared tree of 0.1 to 0.3 GB each
+	partsSpace = 100_000_000   // the prepared tree alone
+)
 
-func checkSpace(dir string) error {
+func checkSpace(dir string, need uint64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return fmt.Errorf("cache of kernels %s: %w", dir, err)
 	}
-	if free := st.Bavail * uint64(st.Bsize); free < spaceNeeded {
-		return fmt.Errorf("cache of kernels %s: %d MB free, a kernel needs %d MB", dir, free/1e6, uint64(spaceNeeded/1e6))
+	if free := st.Bavail * uint64(st.Bsize); free < need {
+		return fmt.Errorf("cache of kernels %s: %d MB free, a kernel needs %d MB", dir, free/1e6, need/1e6)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/klpc/klpc/internal/run"
 )
 
-// How a tree is prepared. Kbuild writes the configuration anew whenever it
+// How make prepares a tree. Kbuild writes the configuration anew whenever it
 // finds other tools than it knows from before, so every call of make gets the
 // same variables and the same environment, also later ones for the same tree.
 //
@@ -87,63 +87,63 @@ func readConfig(path string) (config, error) {
 	return parseConfig(string(b)), nil
 }
 
-// installConfig makes a tree's O= directory with what the headers package
-// holds, and returns the program to use as pahole.
-func installConfig(headers, dir string) (pahole string, err error) {
+// installConfig makes a tree's O= directory with the kernel's settings, and
+// returns the program to use as pahole.
+func installConfig(files settings, dir string) (pahole string, err error) {
 	build := filepath.Join(dir, "build")
 	if err := os.MkdirAll(build, 0o755); err != nil {
 		return "", err
 	}
 	for _, c := range []struct{ from, to string }{
-		{".config", filepath.Join(dir, stockConfig)}, // to compare with what make turns the other into
-		{".config", filepath.Join(build, ".config")},
-		{"Module.symvers", filepath.Join(build, "Module.symvers")},
+		{files.config, filepath.Join(dir, givenConfig)}, // to compare with what make turns the other into
+		{files.config, filepath.Join(build, ".config")},
+		{files.symvers, filepath.Join(build, "Module.symvers")},
 	} {
-		b, err := os.ReadFile(filepath.Join(headers, c.from))
+		b, err := os.ReadFile(c.from)
 		if err != nil {
-			return "", fmt.Errorf("headers package: %w", err)
+			return "", err
 		}
 		if err := os.WriteFile(c.to, b, 0o644); err != nil {
 			return "", err
 		}
 	}
-	cfg, err := readConfig(filepath.Join(dir, stockConfig))
+	cfg, err := readConfig(filepath.Join(dir, givenConfig))
 	if err != nil {
 		return "", err
 	}
 	version, err := strconv.Atoi(cfg["CONFIG_PAHOLE_VERSION"])
 	if err != nil || version == 0 {
-		return "false", nil // the stock kernel was configured without pahole
+		return "false", nil // the kernel was configured without pahole
 	}
 	pahole = filepath.Join(build, "pahole")
 	return pahole, os.WriteFile(pahole, []byte(paholeScript(version)), 0o755)
 }
 
 // prepare runs make in an unpacked tree and returns the warnings.
-func (d *debian) prepare(ctx context.Context, s stamp) ([]string, error) {
+func (p *preparer) prepare(ctx context.Context, s stamp) ([]string, error) {
 	t := s.tree()
-	d.o.Log("configuring the tree")
-	if err := d.make(ctx, t, "olddefconfig"); err != nil {
+	p.o.Log("configuring the tree")
+	if err := p.make(ctx, t, "olddefconfig"); err != nil {
 		return nil, err
 	}
-	warnings, err := checkConfig(t, filepath.Join(filepath.Dir(t.Build), stockConfig), s.Compiler)
+	warnings, err := checkConfig(t, filepath.Join(filepath.Dir(t.Build), givenConfig), s.Compiler)
 	if err != nil {
 		return nil, err
 	}
-	d.o.Log("preparing the tree")
-	if err := d.make(ctx, t, "-j"+strconv.Itoa(d.o.Jobs), "prepare", "modules_prepare"); err != nil {
+	p.o.Log("preparing the tree")
+	if err := p.make(ctx, t, "-j"+strconv.Itoa(p.o.Jobs), "prepare", "modules_prepare"); err != nil {
 		return nil, err
 	}
-	d.o.Log("asking make for its compile commands")
-	more, err := d.dryRun(ctx, t)
+	p.o.Log("asking make for its compile commands")
+	more, err := p.dryRun(ctx, t)
 	return append(warnings, more...), err
 }
 
-// checkConfig compares what Kconfig made of the stock configuration. Another
+// checkConfig compares what Kconfig made of the kernel's configuration. Another
 // compiler than the kernel's own has other features: then a difference is a
 // warning, as the caller allowed.
-func checkConfig(t *Tree, stock string, comp compiler) (warnings []string, err error) {
-	want, err := readConfig(stock)
+func checkConfig(t *Tree, given string, comp compiler) (warnings []string, err error) {
+	want, err := readConfig(given)
 	if err != nil {
 		return nil, err
 	}
@@ -161,8 +161,8 @@ func checkConfig(t *Tree, stock string, comp compiler) (warnings []string, err e
 	return warnings, nil
 }
 
-func (d *debian) make(ctx context.Context, t *Tree, args ...string) error {
-	cmd := run.Cmd{Args: makeCommand(t, args...), Env: t.Env, Log: d.o.Output}
+func (p *preparer) make(ctx context.Context, t *Tree, args ...string) error {
+	cmd := run.Cmd{Args: makeCommand(t, args...), Env: t.Env, Log: p.o.Output}
 	if _, err := run.Do(ctx, cmd); err != nil {
 		return fmt.Errorf("make %s: %w", strings.Join(args, " "), err)
 	}
@@ -176,7 +176,7 @@ func makeCommand(t *Tree, args ...string) []string {
 // dryRun keeps what "make -n" says it would do to build the kernel. It runs
 // one job: with several, make 4.3 mixes the lines of parallel jobs, also with
 // --output-sync.
-func (d *debian) dryRun(ctx context.Context, t *Tree) (warnings []string, err error) {
+func (p *preparer) dryRun(ctx context.Context, t *Tree) (warnings []string, err error) {
 	f, err := os.Create(t.Commands)
 	if err != nil {
 		return nil, err
@@ -191,7 +191,7 @@ func (d *debian) dryRun(ctx context.Context, t *Tree) (warnings []string, err er
 	if err := z.Close(); err != nil {
 		return nil, fmt.Errorf("write compile commands: %w", err)
 	}
-	if _, err := d.o.Output.Write(res.Stderr); err != nil {
+	if _, err := p.o.Output.Write(res.Stderr); err != nil {
 		return nil, err
 	}
 	var failed *run.Error
@@ -223,12 +223,16 @@ func (c *compileCounter) Write(b []byte) (int, error) {
 
 var noRule = regexp.MustCompile(`No rule to make target '([^']*)', needed by '([^']*)'`)
 
-// dryRunWarnings returns what make cannot make. The key that Debian signs
-// modules with is known to be missing.
+// compilesNothing matches targets whose prerequisites a dry run is known to
+// miss: keys that only the distribution has, for certs, which holds nothing
+// else; and the archives that the kernel is linked from, for the last links.
+var compilesNothing = regexp.MustCompile(`^(certs/|vmlinux\b)`)
+
+// dryRunWarnings returns what make cannot make.
 func dryRunWarnings(stderr string) []string {
 	var warnings []string
 	for _, m := range noRule.FindAllStringSubmatch(stderr, -1) {
-		if m[2] != "certs/signing_key.x509" {
+		if !compilesNothing.MatchString(m[2]) {
 			warnings = append(warnings, fmt.Sprintf("make cannot make %s, needed by %s: compile commands may be incomplete", m[1], m[2]))
 		}
 	}

@@ -18,7 +18,7 @@ const stampFormat = 1
 // Names in a tree's directory.
 const (
 	readyName   = "ready" // the stamp, written last
-	stockConfig = "config"
+	givenConfig = "config"
 )
 
 // stamp says that the tree in its directory is whole, and how it was made.
@@ -28,6 +28,7 @@ type stamp struct {
 	Dir      string // absolute: the prepared tree holds absolute paths, so it cannot be moved
 	Release  string
 	Version  string
+	Source   string // of a kernel from parts: the caller's; "" if source and image lie in Dir
 	Compiler compiler
 	Pahole   string
 	Warnings []string
@@ -78,8 +79,12 @@ func readStamp(dir string) (stamp, bool) {
 		return stamp{}, false
 	}
 	t := s.tree()
+	files := []string{filepath.Join(t.Source, "Makefile"), t.Config, t.Symvers, t.Commands}
+	if s.Source == "" {
+		files = append(files, t.BzImage, t.ModulesDir)
+	}
 	// Cheap, and tells when somebody tidied the cache by hand.
-	for _, f := range []string{filepath.Join(t.Source, "Makefile"), t.Config, t.Symvers, t.BzImage, t.ModulesDir, t.Commands} {
+	for _, f := range files {
 		if _, err := os.Stat(f); err != nil {
 			return stamp{}, false
 		}
@@ -90,21 +95,22 @@ func readStamp(dir string) (stamp, bool) {
 // tree returns the tree that a stamp stands for.
 func (s stamp) tree() *Tree {
 	build := filepath.Join(s.Dir, "build")
-	// Where the image lies was checked when it was unpacked, and again by readStamp.
-	vmlinuz, modules, _ := findImage(filepath.Join(s.Dir, "image"), s.Release)
 	t := &Tree{
-		Release:    s.Release,
-		Version:    s.Version,
-		Source:     filepath.Join(s.Dir, "source"),
-		Build:      build,
-		Config:     filepath.Join(build, ".config"),
-		Symvers:    filepath.Join(build, "Module.symvers"),
-		BzImage:    vmlinuz,
-		ModulesDir: modules,
-		CC:         s.Compiler.Program,
-		MakeArgs:   makeArgs(s.Release, s.Compiler.Program, s.Pahole),
-		Env:        makeEnv(os.Environ()),
-		Commands:   filepath.Join(s.Dir, "commands.zst"),
+		Release:  s.Release,
+		Version:  s.Version,
+		Source:   s.Source,
+		Build:    build,
+		Config:   filepath.Join(build, ".config"),
+		Symvers:  filepath.Join(build, "Module.symvers"),
+		CC:       s.Compiler.Program,
+		MakeArgs: makeArgs(s.Release, s.Compiler.Program, s.Pahole),
+		Env:      makeEnv(os.Environ()),
+		Commands: filepath.Join(s.Dir, "commands.zst"),
+	}
+	if s.Source == "" {
+		t.Source = filepath.Join(s.Dir, "source")
+		// Where they lie was checked when they were unpacked, and again by readStamp.
+		t.BzImage, t.ModulesDir, _ = findImage(filepath.Join(s.Dir, "image"), s.Release)
 	}
 	if w := s.Compiler.warning(); w != "" {
 		t.Warnings = append(t.Warnings, w)

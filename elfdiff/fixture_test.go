@@ -341,7 +341,7 @@ func shuffle(o *elfobj.Object, seed uint64) {
 // Numbers that depend on the compiler's version.
 var (
 	offsets  = regexp.MustCompile(`[+-]0x[0-9a-f]+`)
-	numbers  = regexp.MustCompile(`([A-Za-z_])\.[0-9]+\b`)
+	numbers  = regexp.MustCompile(`([A-Za-z_0-9])\.[0-9]+\b`)
 	codeSize = regexp.MustCompile(`^code (size [0-9]+ instead of [0-9]+ bytes|differs at.*)$`)
 )
 

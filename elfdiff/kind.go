@@ -82,7 +82,7 @@ func kindOf(s *elfobj.Section) SectionKind {
 		return Table
 	}
 	switch {
-	case strings.HasPrefix(name, ".note"), strings.HasPrefix(name, ".BTF"), strings.HasPrefix(name, ".eh_frame"):
+	case strings.HasPrefix(name, ".note"), name == ".BTF", strings.HasPrefix(name, ".BTF."), strings.HasPrefix(name, ".eh_frame"):
 		return Ignored
 	case s.Flags&elf.SHF_EXECINSTR != 0:
 		return Code
@@ -154,6 +154,9 @@ type nameKey struct {
 func keyOf(name string) nameKey {
 	if i := strings.Index(name, "__UNIQUE_ID_"); i >= 0 {
 		return nameKey{base: strings.TrimRight(name, "._0123456789"), numbered: true}
+	}
+	if strings.HasPrefix(name, "__BTF_ID__") { // include/linux/btf_ids.h: the line and a counter at the end
+		return nameKey{base: strings.TrimRight(name, "0123456789"), numbered: true}
 	}
 	if !strings.Contains(name, ".") {
 		return nameKey{base: name}

@@ -128,8 +128,11 @@ type Ref struct {
 	// Undef and InPiece, as in the file, and not for Literal.
 	Adj    int64
 	Branch bool // a direct call or jump
-	Memory bool // the field is the displacement of a memory operand that is read or written
-	Made   bool // no relocation stood here
+	// Section says that the relocation names a section and an offset, so that
+	// where one variable ends and the next begins either may be meant.
+	Section bool
+	Memory  bool // the field is the displacement of a memory operand that is read or written
+	Made    bool // no relocation stood here
 }
 
 // Entry is one entry of a special section.
@@ -162,6 +165,17 @@ type View struct {
 
 // PieceOf returns the piece that a defined symbol names, or nil.
 func (v *View) PieceOf(s *elfobj.Symbol) *Piece { return v.bySym[s] }
+
+// Before returns the piece that ends where q begins, or nil.
+func (v *View) Before(q *Piece) *Piece {
+	ps := v.bySec[q.Sec]
+	for i := range ps {
+		if ps[i] == q && i > 0 && ps[i-1].Hi == q.Lo {
+			return ps[i-1]
+		}
+	}
+	return nil
+}
 
 // Named returns the first piece with a symbol of that name, or nil.
 func (v *View) Named(name string) *Piece {
@@ -481,12 +495,18 @@ func (v *View) refInto(out *Ref, s *elfobj.Symbol, addend int64) {
 		out.Addend = int64(s.Value) + addend - int64(p.Origin())
 		return
 	}
-	where := int64(s.Value) + addend + out.Adj
+	where, inner := int64(s.Value)+addend+out.Adj, int64(0)
+	out.Section = s.Type == elf.STT_SECTION
+	if literal := v.kinds[sec] == Strings || v.kinds[sec] == Constants; literal && !out.Section {
+		// The symbol says which literal is meant; the addend may lead to
+		// its end, or in front of it.
+		where, inner = int64(s.Value), addend+out.Adj
+	}
 	switch v.kinds[sec] {
 	case Strings:
 		if content, ok := stringAt(sec, where); ok {
 			out.To = Target{Kind: Literal, Content: content, Sec: sec}
-			out.Addend = 0
+			out.Addend = inner
 			return
 		}
 	case Constants:
@@ -494,7 +514,7 @@ func (v *View) refInto(out *Ref, s *elfobj.Symbol, addend int64) {
 			start := uint64(where) / sec.EntSize * sec.EntSize
 			if end := start + sec.EntSize; end <= uint64(len(sec.Data)) {
 				out.To = Target{Kind: Literal, Content: sec.Data[start:end], Sec: sec}
-				out.Addend = where - int64(start)
+				out.Addend = where - int64(start) + inner
 				return
 			}
 		}

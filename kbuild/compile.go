@@ -302,9 +302,10 @@ func takesPath(a string) bool {
 	return false
 }
 
-// env keeps messages in English and what a make around us set away from Kbuild.
+// env is the tree's own, and keeps messages in English and what a make around
+// us set away from Kbuild.
 func (t *Tree) env(tmp string) []string {
-	return []string{"TMPDIR=" + tmp, "LC_ALL=C", "MAKEFLAGS=", "MFLAGS=", "MAKELEVEL=", "KBUILD_OUTPUT="}
+	return append(slices.Clone(t.Env), "TMPDIR="+tmp, "LC_ALL=C", "MAKEFLAGS=", "MFLAGS=", "MAKELEVEL=", "KBUILD_OUTPUT=")
 }
 
 // normalise gives the files that were read their original, tree-relative names.

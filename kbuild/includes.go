@@ -43,11 +43,20 @@ func (t *Tree) Includes() (*IncludeGraph, error) {
 	if t.db == nil {
 		return nil, errors.New("include scan: a built tree has its dependencies recorded; use Deps")
 	}
-	b := &graphBuilder{
+	b := newGraphBuilder(t)
+	b.addUnits(t, func(u Unit) bool { return u.Kind() == C && u.Special() == "" })
+	return b.build()
+}
+
+func newGraphBuilder(t *Tree) *graphBuilder {
+	return &graphBuilder{
 		graph: &IncludeGraph{source: t.Source, numbers: map[string]int{}},
 		files: map[string]map[string]bool{}, found: map[string][]int{},
 	}
-	b.addUnits(t)
+}
+
+// build follows the includes from the units that were added.
+func (b *graphBuilder) build() (*IncludeGraph, error) {
 	for done := 0; done < len(b.names); {
 		texts, err := readIncludes(b.names[done:])
 		if err != nil {
@@ -125,10 +134,10 @@ func (b *graphBuilder) vertex(name string) int {
 }
 
 // addUnits takes the starts and the search lists from the database.
-func (b *graphBuilder) addUnits(t *Tree) {
+func (b *graphBuilder) addUnits(t *Tree, wanted func(Unit) bool) {
 	var lists [][]string
 	for _, u := range t.db.Units() {
-		if u.Kind() != C || u.Special() != "" {
+		if !wanted(u) {
 			continue
 		}
 		dirs, first := includeArgs(u.Args, t.Build)

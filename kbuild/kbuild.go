@@ -27,6 +27,7 @@ type Tree struct {
 	SrcArch  string // Kbuild's SRCARCH: "x86"
 	Config   *Config
 	MakeArgs []string // given to every make: CC=gcc-12, KERNELRELEASE=…
+	Env      []string // added to the environment of every program that is run for the tree
 	// Owned says that the caller made this tree, holds its lock and lets
 	// make build single objects in it. A user's tree is never owned.
 	Owned bool
@@ -43,6 +44,7 @@ type Options struct {
 	// Release replaces the release recorded in the tree.
 	Release  string
 	MakeArgs []string
+	Env      []string
 	Owned    bool
 	// DB holds the compile commands of a prepared tree that has not been
 	// built. Without it they come from the .cmd files of the build.
@@ -74,7 +76,7 @@ func OpenTree(dir string, o Options) (*Tree, error) {
 	}
 	t := &Tree{
 		Source: source, Build: build, SrcArch: "x86", Config: config,
-		Release: o.Release, MakeArgs: o.MakeArgs, Owned: o.Owned, db: o.DB,
+		Release: o.Release, MakeArgs: o.MakeArgs, Env: o.Env, Owned: o.Owned, db: o.DB,
 		made: map[string]error{},
 	}
 	if err := t.check(); err != nil {

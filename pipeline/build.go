@@ -57,6 +57,7 @@ type builder struct {
 	work   string
 	shadow *kbuild.Shadow
 	files  []touched
+	sel    *selection
 	report *Report
 	timing stopwatch
 	// problems are those of whole files; the rest of the patch is looked at
@@ -186,11 +187,12 @@ func (b *builder) findUnits(ctx context.Context) ([]kbuild.Unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	sel, err := selectUnits(tree, b.files, b.depsCache())
+	sel, err := selectUnits(ctx, tree, b.files, b.depsCache(), filepath.Join(b.work, "kbuild"))
 	if err != nil {
 		return nil, err
 	}
-	b.report.NoEffect = sel.noEffect
+	b.sel = sel
+	b.report.NoEffect, b.report.Notes = sel.noEffect, sel.notes
 	b.problems = sel.problems
 	files := map[string]*[]byte{}
 	for _, f := range b.files {
@@ -212,11 +214,7 @@ func (b *builder) findUnits(ctx context.Context) ([]kbuild.Unit, error) {
 	if len(units) == 0 {
 		return nil, b.nothing()
 	}
-	var errs []error
-	for _, u := range units {
-		errs = append(errs, severalModules(u))
-	}
-	return units, errors.Join(errs...)
+	return units, nil
 }
 
 // depsCache is where the index of who reads which header is kept, one for each
@@ -321,6 +319,7 @@ type pair struct {
 	diff          *elfdiff.Result
 	crcs          []elfdiff.Problem
 	mismatch      []string
+	notes         []string
 }
 
 // compile compiles each unit as it is and as patched, and compares.
@@ -331,9 +330,12 @@ func (b *builder) compile(ctx context.Context, units []kbuild.Unit) ([]pair, err
 		u := units[i/2]
 		job := kbuild.CompileJob{Unit: u, Out: b.tempName(u, "orig.o"), Extra: sectionFlags, Launcher: b.o.Launcher}
 		to := &pairs[i/2].orig
-		if i%2 == 1 {
-			job.Out, job.Shadow = b.tempName(u, "patched.o"), b.shadow
+		switch {
+		case i%2 == 1:
+			job.Unit, job.Out, job.Shadow = b.sel.after(u), b.tempName(u, "patched.o"), b.shadow
 			to = &pairs[i/2].patched
+		case b.sel.fresh[u.Object]:
+			return u.Source, nil // compared with an empty object
 		}
 		if _, err := b.kernel.Tree.Compile(ctx, job); err != nil {
 			if job.Shadow == nil {
@@ -352,6 +354,10 @@ func (b *builder) compile(ctx context.Context, units []kbuild.Unit) ([]pair, err
 	err = b.each(ctx, len(units), func(ctx context.Context, i int) (string, error) {
 		p := &pairs[i]
 		p.unit = units[i]
+		if p.orig == nil {
+			p.orig = emptyObject(p.patched)
+			p.notes = initcallNotes(p)
+		}
 		var err error
 		if p.diff, err = elfdiff.Compare(p.orig, p.patched); err != nil {
 			return p.unit.Source, fmt.Errorf("%s: %w", p.unit.Source, err)
@@ -409,11 +415,14 @@ func (b *builder) plan(ctx context.Context, pairs []pair) (*codegen.Plan, error)
 	var units []codegen.Unit
 	var modules []string
 	for i := range pairs {
-		if p := &pairs[i]; p.diff.Verdict != elfdiff.Unchanged {
-			object := objectName(p.unit)
-			units = append(units, codegen.Unit{Source: p.unit.Source, Object: object, Diff: p.diff})
-			if object != codegen.VMLinux {
-				modules = append(modules, object)
+		p := &pairs[i]
+		b.report.Notes = append(b.report.Notes, p.notes...)
+		if p.diff.Verdict != elfdiff.Unchanged {
+			for _, object := range objectNames(p.unit) {
+				units = append(units, codegen.Unit{Source: b.sel.after(p.unit).Source, Object: object, Diff: p.diff})
+				if object != codegen.VMLinux {
+					modules = append(modules, object)
+				}
 			}
 		}
 	}

@@ -28,7 +28,7 @@ func (b *builder) compareCRCs(ctx context.Context, p *pair) error {
 	if err != nil {
 		return err
 	}
-	job.Shadow, job.Out = b.shadow, b.tempName(p.unit, "patched.crc.i")
+	job.Unit, job.Shadow, job.Out = b.sel.after(p.unit), b.shadow, b.tempName(p.unit, "patched.crc.i")
 	patched, err := b.kernel.Tree.CRCs(ctx, job)
 	if err != nil {
 		return err

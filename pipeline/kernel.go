@@ -175,7 +175,7 @@ func checkCompiler(ctx context.Context, k *Kernel, o KernelOptions) error {
 // Target reads what codegen needs to know of the running kernel. modules are
 // the names of the modules that the patch touches.
 func (k *Kernel) Target(modules []string) (codegen.Target, error) {
-	var t codegen.Target
+	t := codegen.Target{IBT: k.Tree.Config.Bool("CONFIG_X86_KERNEL_IBT")}
 	var errs []error
 	var wg sync.WaitGroup
 	var imgErr, expErr error

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strings"
 
 	"github.com/klpc/klpc/distro"
 	"github.com/klpc/klpc/kbuild"
@@ -47,6 +48,9 @@ func partsKernel(ctx context.Context, o KernelOptions, ev Events) (*Kernel, erro
 	if note != "" {
 		k.Warnings = append(k.Warnings, note)
 	}
+	if facts.list {
+		k.Warnings = append(k.Warnings, o.Image+" lists symbols only, so nothing proves that these sources, this configuration and this compiler build the running kernel; give its vmlinuz if you have it")
+	}
 	return k, nil
 }
 
@@ -70,17 +74,13 @@ func readPartsConfig(path string) (string, error) {
 	}
 	c, err := kbuild.ParseConfig(bytes.NewReader(text))
 	if err != nil {
-		return "", fmt.Errorf("%s is no configuration of a kernel: %w", path, errors.New(firstLine(err.Error())))
+		first, _, _ := strings.Cut(err.Error(), "\n") // of a wrong file every line is wrong
+		return "", fmt.Errorf("%s is no configuration of a kernel: %s", path, first)
 	}
 	if !c.Bool("CONFIG_LIVEPATCH") {
 		return "", fmt.Errorf("%s has no CONFIG_LIVEPATCH=y: this kernel cannot load livepatches", path)
 	}
 	return string(text), nil
-}
-
-func firstLine(s string) string {
-	line, _, _ := bytes.Cut([]byte(s), []byte("\n"))
-	return string(line)
 }
 
 func checkModulesDir(dir string) error {
@@ -117,7 +117,8 @@ func partsRelease(o KernelOptions, facts imageFacts, config string) (release, no
 
 // imageFacts are what an image says of itself.
 type imageFacts struct {
-	release string // "" of a list of symbols
+	release string // "" if it does not say
+	list    bool   // a list of symbols, without code
 	boots   bool   // a bzImage, which a boot loader can start
 }
 
@@ -131,7 +132,8 @@ const (
 )
 
 // readImageFacts looks into a vmlinux, vmlinuz, System.map or dump of kallsyms.
-// Of a vmlinuz only the header is read.
+// Of a vmlinuz only the header is read, which is quick; the others are cheap to
+// read whole.
 func readImageFacts(path string) (imageFacts, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -144,7 +146,8 @@ func readImageFacts(path string) (imageFacts, error) {
 	}
 	switch {
 	case looksLikeSymbolList(head):
-		return imageFacts{}, nil
+		_, _, err := readImage(path)
+		return imageFacts{list: err == nil}, err
 	case len(head) > bzKernelVersion+2 && string(head[bzMagic:bzMagic+4]) == "HdrS":
 		return imageFacts{release: bzRelease(head), boots: true}, nil
 	}

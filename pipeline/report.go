@@ -76,5 +76,5 @@ func (r *Report) fill(plan *codegen.Plan, files []touched) {
 		r.Objects = append(r.Objects, out)
 	}
 	r.Problems = elfdiff.JSONProblems(plan.Problems)
-	r.Notes = plan.Notes
+	r.Notes = append(r.Notes, plan.Notes...)
 }
