@@ -247,6 +247,7 @@ func snapshot(t *testing.T, dir string) map[string]string {
 // the same module, and the tree's own kernel runs it.
 func TestBuiltTree(t *testing.T) {
 	needBoot(t)
+	t.Parallel()
 	tree, program := builtTree(t), buildProgram(t)
 	source := tree
 	if link, err := filepath.EvalSymlinks(filepath.Join(tree, "source")); err == nil {

@@ -165,6 +165,13 @@ func (f *fixture) compile(t testing.TB, cc string) (orig, patched []byte) {
 	return build("orig.c", second), build("patched.c", secondPatched)
 }
 
+// buildSource compiles one unit with the kernel's flags and some more.
+func buildSource(t testing.TB, cc, source, flags string) []byte {
+	t.Helper()
+	a := &txtar.Archive{Files: []txtar.File{{Name: "flags", Data: []byte(flags)}}}
+	return (&fixture{archive: a}).build(t, cc, map[string]string{"unit.c": source})
+}
+
 // build compiles the files in a directory of their own, so that __FILE__ does
 // not tell the objects apart, and joins them.
 func (f *fixture) build(t testing.TB, cc string, files map[string]string) []byte {

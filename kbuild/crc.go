@@ -21,29 +21,34 @@ var ErrGendwarfksyms = errors.New("symbol versions of CONFIG_GENDWARFKSYMS are n
 // of a linker script before.
 var symver = regexp.MustCompile(`^(?:#SYMVER (\S+) (0x[0-9a-f]+)|__crc_(\S+) = (0x[0-9a-f]+);)$`)
 
+// Genksyms is the program that computes symbol versions, in the build directory.
+const Genksyms = "scripts/genksyms/genksyms"
+
 // CRCs returns the versions of the symbols that a unit exports, as Kbuild's
 // cmd_gensymtypes_c computes them: the preprocessed source, read by genksyms.
-// It returns nil if the kernel has no symbol versions.
-func (t *Tree) CRCs(ctx context.Context, job CompileJob) (map[string]uint32, error) {
+// It returns nil if the kernel has no symbol versions. read is as
+// CompileResult.Deps.
+func (t *Tree) CRCs(ctx context.Context, job CompileJob) (crcs map[string]uint32, read []string, err error) {
 	if !t.Config.Bool("CONFIG_MODVERSIONS") {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if t.Config.Bool("CONFIG_GENDWARFKSYMS") {
-		return nil, fmt.Errorf("symbol versions of %s: %w", job.Unit.Source, ErrGendwarfksyms)
+		return nil, nil, fmt.Errorf("symbol versions of %s: %w", job.Unit.Source, ErrGendwarfksyms)
 	}
 	job.Extra = append(job.Extra[:len(job.Extra):len(job.Extra)], "-D__GENKSYMS__")
 	text, err := t.Preprocess(ctx, job)
 	if err != nil {
-		return nil, fmt.Errorf("symbol versions: %w", err)
+		return nil, nil, fmt.Errorf("symbol versions: %w", err)
 	}
 	r, err := run.Do(ctx, run.Cmd{
-		Dir: t.Build, Args: []string{"scripts/genksyms/genksyms", "-r", "/dev/null"}, Env: t.env(filepath.Dir(job.Out)),
+		Dir: t.Build, Args: []string{Genksyms, "-r", "/dev/null"}, Env: t.env(filepath.Dir(job.Out)),
 		Stdin: bytes.NewReader(text.Text),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("symbol versions of %s: %w", job.Unit.Source, err)
+		return nil, nil, fmt.Errorf("symbol versions of %s: %w", job.Unit.Source, err)
 	}
-	return parseSymvers(r.Stdout)
+	crcs, err = parseSymvers(r.Stdout)
+	return crcs, text.Deps, err
 }
 
 func parseSymvers(text []byte) (map[string]uint32, error) {

@@ -444,13 +444,13 @@ func TestGeneratedHeader(t *testing.T) {
 
 func TestCRCsWithoutKernelSupport(t *testing.T) {
 	tree := toyTree(t, layouts[1])
-	got, err := tree.CRCs(t.Context(), CompileJob{})
+	got, _, err := tree.CRCs(t.Context(), CompileJob{})
 	if got != nil || err != nil {
 		t.Errorf("no modversions: %v %v", got, err)
 	}
 	tree.Config.values["CONFIG_MODVERSIONS"] = "y"
 	tree.Config.values["CONFIG_GENDWARFKSYMS"] = "y"
-	if _, err := tree.CRCs(t.Context(), CompileJob{}); !errors.Is(err, ErrGendwarfksyms) {
+	if _, _, err := tree.CRCs(t.Context(), CompileJob{}); !errors.Is(err, ErrGendwarfksyms) {
 		t.Errorf("gendwarfksyms: %v", err)
 	}
 }

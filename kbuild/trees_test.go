@@ -212,7 +212,7 @@ func TestTreeCRCs(t *testing.T) {
 			}
 			for _, source := range []string{"fs/read_write.c", "net/core/dev.c", "kernel/fork.c", "drivers/net/veth.c", "net/netfilter/nf_conntrack_core.c"} {
 				u := oneUnit(t, tree.Tree, source)
-				got, err := tree.CRCs(t.Context(), CompileJob{Unit: u, Out: filepath.Join(t.TempDir(), "x")})
+				got, _, err := tree.CRCs(t.Context(), CompileJob{Unit: u, Out: filepath.Join(t.TempDir(), "x")})
 				if err != nil {
 					t.Fatal(err)
 				}

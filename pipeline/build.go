@@ -39,6 +39,7 @@ type BuildOptions struct {
 	Keep      bool     // leave the work folder
 	Launcher  []string // put before every compile: ccache, distcc
 	Cache     string
+	CacheSize int64 // bytes of compile results to keep; 0: none
 	Events    Events
 }
 
@@ -60,6 +61,7 @@ type builder struct {
 	sel    *selection
 	report *Report
 	timing stopwatch
+	cache  *compileCache
 	// problems are those of whole files; the rest of the patch is looked at
 	// all the same, so that all problems come out together.
 	problems []elfdiff.Problem
@@ -77,6 +79,7 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 		o.Jobs = runtime.NumCPU()
 	}
 	b := &builder{o: o, kernel: k, report: &Report{Kernel: k.Release}}
+	b.cache = newCompileCache(k.Tree, o.Cache, o.CacheSize, o.Keep, func(text string) { b.event(func(e Events) { e.note(text) }) })
 	if err := b.nameModule(); err != nil {
 		return nil, err
 	}
@@ -337,14 +340,14 @@ func (b *builder) compile(ctx context.Context, units []kbuild.Unit) ([]pair, err
 		case b.sel.fresh[u.Object]:
 			return u.Source, nil // compared with an empty object
 		}
-		if _, err := b.kernel.Tree.Compile(ctx, job); err != nil {
+		data, err := b.cache.object(ctx, job)
+		if err != nil {
 			if job.Shadow == nil {
 				return u.Source, fmt.Errorf("the original does not compile: %w", err)
 			}
 			return u.Source, b.withoutPins(ctx, job, err, to)
 		}
-		var err error
-		*to, err = readObject(job.Out)
+		*to, err = parseObject(job.Out, data)
 		return u.Source, err
 	})
 	if err != nil {
@@ -390,10 +393,11 @@ func (b *builder) withoutPins(ctx context.Context, job kbuild.CompileJob, first 
 	if job.Shadow, err = kbuild.NewShadow(b.kernel.Tree, dir, files); err != nil {
 		return err
 	}
-	if _, err := b.kernel.Tree.Compile(ctx, job); err != nil {
+	data, err := b.cache.object(ctx, job)
+	if err != nil {
 		return err
 	}
-	*to, err = readObject(job.Out)
+	*to, err = parseObject(job.Out, data)
 	return err
 }
 
@@ -402,6 +406,10 @@ func readObject(path string) (*elfobj.Object, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseObject(path, data)
+}
+
+func parseObject(path string, data []byte) (*elfobj.Object, error) {
 	o, err := elfobj.Parse(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Base(path), err)

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -91,6 +92,30 @@ func (c *compileCache) text(ctx context.Context, job kbuild.CompileJob) ([]byte,
 	}
 	c.put(cmd, res.Deps, started, res.Text)
 	return res.Text, nil
+}
+
+// symbolVersions are the versions of the symbols that a job's unit exports, from
+// the cache or by Tree.CRCs.
+func (c *compileCache) symbolVersions(ctx context.Context, job kbuild.CompileJob) (map[string]uint32, error) {
+	cmd := c.command("symbol versions", job)
+	cmd.Inputs = []string{cmd.View.Name(filepath.Join(c.tree.Build, kbuild.Genksyms))}
+	if data, ok := c.get(cmd); ok {
+		var crcs map[string]uint32
+		if err := json.Unmarshal(data, &crcs); err == nil {
+			return crcs, nil
+		}
+	}
+	started := time.Now()
+	crcs, read, err := c.tree.CRCs(ctx, job)
+	if err != nil || len(crcs) == 0 {
+		return crcs, err
+	}
+	data, err := json.Marshal(crcs)
+	if err != nil {
+		return nil, err
+	}
+	c.put(cmd, read, started, data)
+	return crcs, nil
 }
 
 // command describes a job to the cache.

@@ -20,7 +20,7 @@ const CRCChanged elfdiff.ProblemKind = "crc-changed"
 // and after the patch: modules of the running kernel rely on the old ones.
 func (b *builder) compareCRCs(ctx context.Context, p *pair) error {
 	job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.crc.i")}
-	orig, err := b.kernel.Tree.CRCs(ctx, job)
+	orig, err := b.cache.symbolVersions(ctx, job)
 	if errors.Is(err, kbuild.ErrGendwarfksyms) {
 		b.event(func(e Events) { e.note(err.Error()) })
 		return nil
@@ -29,7 +29,7 @@ func (b *builder) compareCRCs(ctx context.Context, p *pair) error {
 		return err
 	}
 	job.Unit, job.Shadow, job.Out = b.sel.after(p.unit), b.shadow, b.tempName(p.unit, "patched.crc.i")
-	patched, err := b.kernel.Tree.CRCs(ctx, job)
+	patched, err := b.cache.symbolVersions(ctx, job)
 	if err != nil {
 		return err
 	}

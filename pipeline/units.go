@@ -318,7 +318,7 @@ func (s *selection) note(format string, args ...any) {
 // apart from line markers.
 func (b *builder) seesChange(ctx context.Context, u kbuild.Unit) (bool, error) {
 	job := kbuild.CompileJob{Unit: u, Out: b.tempName(u, "i"), Extra: []string{"-P"}}
-	orig, err := b.kernel.Tree.Preprocess(ctx, job)
+	orig, err := b.cache.text(ctx, job)
 	if err != nil {
 		return false, err
 	}
@@ -327,7 +327,7 @@ func (b *builder) seesChange(ctx context.Context, u kbuild.Unit) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return !bytes.Equal(orig.Text, patched.Text), nil
+	return !bytes.Equal(orig, patched.Text), nil
 }
 
 // objectNames are the livepatch objects of a unit: vmlinux, or the modules

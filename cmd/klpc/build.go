@@ -24,7 +24,8 @@ type buildOptions struct {
 	json     bool
 	timing   bool
 	// launcher is split at blanks.
-	launcher string
+	launcher  string
+	cacheSize byteSize
 }
 
 func newBuild(a *app, f func(context.Context, *app, buildOptions) error) *cobra.Command {
@@ -72,6 +73,7 @@ be livepatched. Nothing is written on 1 to 4.`,
 	fl.StringVar(&o.launcher, "cc-launcher", "", "put `PROG` (ccache, distcc, ...) before every compile; may have arguments")
 	fl.IntVarP(&o.build.Jobs, "jobs", "j", 0, "run `N` compiles at once (default: one per processor)")
 	fl.IntVar(&o.build.Fuzz, "fuzz", 0, "let `N` lines of context differ when a hunk is applied")
+	cacheSizeFlag(cmd, &o.cacheSize)
 	fl.BoolVar(&o.build.Keep, "keep", false, "keep the work folder and say where it is")
 	fl.BoolVar(&o.timing, "timings", false, "print what each step cost, on standard error")
 	fl.BoolVar(&o.json, "json", false, "print the result as one JSON document")
@@ -93,6 +95,7 @@ func runBuild(ctx context.Context, a *app, o buildOptions) error {
 	if err != nil {
 		return err
 	}
+	o.build.CacheSize = int64(o.cacheSize)
 	o.build.Cache, o.build.Events = o.kernel.Cache, events(p)
 	r, err := pipeline.Build(ctx, k, o.build)
 	p.Close()

@@ -92,18 +92,19 @@ func TestBuildFlags(t *testing.T) {
 	}{
 		{"least", []string{"--kernel", "debian", "fix.patch"}, buildOptions{
 			kernel: pipeline.KernelOptions{Kernel: "debian"}, build: pipeline.BuildOptions{Patches: []string{"fix.patch"}}, progress: ui.Auto,
+			cacheSize: pipeline.DefaultCacheSize,
 		}},
 		{"all", []string{"--kernel", "linux", "-o", "x.ko", "--name", "x", "--no-replace", "-j", "3", "--fuzz", "2", "--keep",
-			"--json", "--timings", "--progress", "plain", "--allow-compiler-mismatch", "a.patch", "b.patch"}, buildOptions{
+			"--json", "--timings", "--progress", "plain", "--allow-compiler-mismatch", "--cache-size", "1G", "a.patch", "b.patch"}, buildOptions{
 			kernel: pipeline.KernelOptions{Kernel: "linux", AllowCompilerMismatch: true},
 			build: pipeline.BuildOptions{Patches: []string{"a.patch", "b.patch"}, Output: "x.ko", Name: "x", NoReplace: true,
 				Jobs: 3, Fuzz: 2, Keep: true},
-			progress: ui.Plain, json: true, timing: true,
+			progress: ui.Plain, json: true, timing: true, cacheSize: 1 << 30,
 		}},
 		{"parts", []string{"--source", "src", "--config", "c", "--symvers", "s", "--image", "i", "--release", "r", "--modules-dir", "m", "fix.patch"},
 			buildOptions{
 				kernel: pipeline.KernelOptions{Source: "src", Config: "c", Symvers: "s", Image: "i", Release: "r", Modules: "m"},
-				build:  pipeline.BuildOptions{Patches: []string{"fix.patch"}}, progress: ui.Auto,
+				build:  pipeline.BuildOptions{Patches: []string{"fix.patch"}}, progress: ui.Auto, cacheSize: pipeline.DefaultCacheSize,
 			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
