@@ -257,7 +257,7 @@ func (e *emitter) ownSymbol(q *elfdiff.Piece, addend int64) (*elfobj.Symbol, int
 	switch {
 	case q.Sym == nil:
 		return s, addend + int64(e.shift(q))
-	case s.Bind == elf.STB_LOCAL:
+	case s.Bind == elf.STB_LOCAL, q.Func && addend != 0 && addend != -4: // into the middle, from its own unlikely part
 		return e.sectionSymbol(e.secs[q]), addend + int64(s.Value)
 	}
 	return s, addend

@@ -3,7 +3,6 @@ package cpptext
 import (
 	"bytes"
 	"slices"
-	"strings"
 )
 
 // What a change of a header can reach, judged before preprocessing.
@@ -112,6 +111,11 @@ func (h *headers) cut(src []byte) (chunks []chunk, ok bool) {
 			continue
 		}
 		top := len(open) == 0
+		if top && t.kind == pragma && toks[len(toks)-1].is(')') {
+			flush()
+			chunks = append(chunks, chunk{kind: directiveKind(src[t.start:t.end]), text: src[t.start:t.end], src: src})
+			continue
+		}
 		if top && t.kind == ident && len(toks) > 0 && toks[len(toks)-1].is(')') && begins(wordOf(t.id)) {
 			flush() // after a macro without ';'
 		}
@@ -313,7 +317,11 @@ func (h *headers) declared(k *chunk) (names []string, ok bool) {
 		n := wordLength(rest)
 		return []string{string(rest[:n])}, n > 0
 	case code:
-		d := &rawReader{src: k.src, toks: plainTokens(k)}
+		toks, ok := plainTokens(k)
+		if !ok {
+			return nil, false
+		}
+		d := &rawReader{src: k.src, toks: toks}
 		return d.read()
 	}
 	return nil, false
@@ -333,20 +341,32 @@ var annotations = map[string]bool{
 	"__init": true, "__exit": true, "__initdata": true, "____cacheline_aligned": true, "____cacheline_aligned_in_smp": true,
 	"__cacheline_aligned_in_smp": true, "__assume_aligned": true, "__returns_nonnull": true, "__latent_entropy": true,
 	"asmlinkage": true, "notrace": true, "noinline": true, "noinline_for_stack": true, "nokprobe_inline": true, "__visible": true,
-	"__nocfi": true, "__noscs": true, "__no_sanitize_address": true, "__no_profile": true, "__retain_for_now": false,
+	"__nocfi": true, "__noscs": true, "__no_sanitize_address": true, "__no_profile": true,
+}
+
+// loud are macros that make the compiler emit what nothing refers to, or put it
+// into a section of its own.
+var loud = map[string]bool{
+	"__used": true, "__section": true, "__weak": true, "__alias": true, "__retain": true, "__constructor": true, "__destructor": true,
 }
 
 // plainTokens are a chunk's tokens without annotations and attributes, which make
-// no names. Brackets are linked anew.
-func plainTokens(k *chunk) (out []token) {
+// no names. It is false if one of them makes code or data.
+func plainTokens(k *chunk) (out []token, ok bool) {
 	var open []int
 	for i := 0; i < len(k.toks); i++ {
 		t := k.toks[i]
-		if t.kind == ident && (wordOf(t.id) == kwExtension || wordOf(t.id) == kwAttribute || annotations[string(k.src[t.start:t.end])]) {
+		if name := string(k.src[t.start:t.end]); t.kind == ident && (wordOf(t.id) == kwExtension || wordOf(t.id) == kwAttribute || annotations[name]) {
+			from := i
 			if i+1 < len(k.toks) && k.toks[i+1].is('(') {
 				i = int(k.toks[i+1].id)
 			}
+			if wordOf(t.id) == kwAttribute && emits(k, from, i) {
+				return nil, false
+			}
 			continue
+		} else if t.kind == ident && loud[name] {
+			return nil, false
 		}
 		out = append(out, t)
 		switch {
@@ -357,7 +377,15 @@ func plainTokens(k *chunk) (out []token) {
 			open = open[:len(open)-1]
 		}
 	}
-	return out
+	return out, true
+}
+
+// emits tells whether an attribute among a range of tokens is loud.
+func emits(k *chunk, from, to int) bool {
+	return slices.ContainsFunc(k.toks[from:to], func(t token) bool {
+		name := attributeName(k.src[t.start:t.end])
+		return t.kind == ident && (keeping[name] || name == "section" || name == "weak")
+	})
 }
 
 // rawReader reads a declaration that has not been preprocessed.
@@ -370,17 +398,10 @@ type rawReader struct {
 func (d *rawReader) text(i int) string { return string(d.src[d.toks[i].start:d.toks[i].end]) }
 
 func (d *rawReader) word(i int) word {
-	if i < len(d.toks) && d.toks[i].kind == ident {
+	if i >= 0 && i < len(d.toks) && d.toks[i].kind == ident {
 		return wordOf(d.toks[i].id)
 	}
 	return notKeyword
-}
-
-// loud are words that make a compiler emit what nothing refers to, or that hide
-// a definition.
-var loud = map[string]bool{
-	"__used": true, "used": true, "__used__": true, "__section": true, "section": true, "__section__": true, "alias": true,
-	"__alias": true, "__weak": true, "__retain": true, "constructor": true, "__constructor": true, "__initcall": true,
 }
 
 // read returns the names that the declaration declares.
@@ -393,7 +414,7 @@ func (d *rawReader) read() ([]string, bool) {
 		return nil, true
 	}
 	for i, t := range d.toks {
-		if t.kind == pragma && !d.inner(i) || t.kind == ident && loud[d.text(i)] || d.word(i) == kwStaticAssert || d.word(i) == kwRegister {
+		if t.kind == pragma && !d.inner(i) || d.word(i) == kwStaticAssert || d.word(i) == kwRegister {
 			return nil, false
 		}
 	}
@@ -584,32 +605,34 @@ func (d *rawReader) topComma(from int) func(token) bool {
 	}
 }
 
-// inside notes the tags and enumerators that are declared in braces.
+// inside notes the tags and enumerators that are declared in braces. A macro
+// among members may declare a tag by its first argument (struct_group_tagged).
 func (d *rawReader) inside() {
 	for i := range d.toks {
 		w := d.word(i)
 		if w != kwStruct && w != kwEnum {
 			continue
 		}
-		j := i + 1
-		if j < len(d.toks) && isName(d.toks[j]) {
-			j++
+		open := i + 1
+		if open < len(d.toks) && isName(d.toks[open]) {
+			open++
 		}
-		if j >= len(d.toks) || !d.toks[j].is('{') {
+		if open >= len(d.toks) || !d.toks[open].is('{') {
 			continue
 		}
-		if j == i+2 {
+		if open == i+2 {
 			d.names = append(d.names, d.text(i+1))
 		}
-		if w != kwEnum {
-			continue
-		}
-		for k := j + 1; k < int(d.toks[j].id); k++ {
-			if next := d.toks[k+1]; isName(d.toks[k]) && (next.is(',') || next.is('=') || next.is('}') || next.kind == pragma || next.is('(')) {
+		for k := open + 1; k < int(d.toks[open].id); k++ {
+			if !isName(d.toks[k]) {
+				continue
+			}
+			switch next := d.toks[k+1]; {
+			case w == kwEnum && (next.is(',') || next.is('=') || next.is('}') || next.is('(') || next.kind == pragma):
 				d.names = append(d.names, d.text(k))
+			case w == kwStruct && next.is('(') && isName(d.toks[k+2]):
+				d.names = append(d.names, d.text(k+2))
 			}
 		}
 	}
 }
-
-var _ = strings.Cut

@@ -110,7 +110,7 @@ func (r *reader) attribute() {
 		if t.kind != ident {
 			continue
 		}
-		name := strings.TrimSuffix(strings.TrimPrefix(string(r.src[t.start:t.end]), "__"), "__")
+		name := attributeName(r.src[t.start:t.end])
 		r.attrs.keep = r.attrs.keep || keeping[name]
 		r.attrs.section = r.attrs.section || name == "section"
 		r.attrs.gnuInline = r.attrs.gnuInline || name == "gnu_inline"
@@ -123,6 +123,12 @@ func (r *reader) attribute() {
 		}
 	}
 	r.i = int(outer.id) + 1
+}
+
+// attributeName is an attribute's name without the underscores that it may have
+// around it.
+func attributeName(spelling []byte) string {
+	return strings.TrimSuffix(strings.TrimPrefix(string(spelling), "__"), "__")
 }
 
 func (r *reader) mentionStrings(from, to int) {
