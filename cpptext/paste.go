@@ -1,7 +1,10 @@
 package cpptext
 
 import (
+	"bytes"
+	"math/bits"
 	"slices"
+	"strings"
 )
 
 // Where names occur in text that is not preprocessed.
@@ -12,27 +15,273 @@ import (
 // with words that another pattern makes of them: one with a literal and one
 // operand, or with two operands and nothing else.
 //
-// So this assumes that names are made by at most two ## operators in a row, the
-// first of them a simple one. The kernel's deepest is sys##name of _##name in
+// So this assumes that names are made by at most two ## in a row of which the
+// first is a simple one. The kernel's deepest is sys##name of _##name in
 // SYSCALL_DEFINE.
 
 // Query looks for a set of names in files.
 type Query struct {
-	names []string
-	// parts are the substrings of the names: where they occur.
-	parts map[string][]place
-	width int // of a table of all places, in words of 64 bits
-	// patterns are the ones seen so far that may make a name, numbered.
-	patterns map[string]int
-	list     []pattern
+	names   []string
+	longest int
+	// base is, for each name, the number of its first place. The place of the
+	// substring from i to j of a name of n bytes is base + i*(n+1) + j.
+	base   []int
+	places int
+	parts  map[string][]int // of each substring, its places
 }
 
-// place is a substring of a name.
-type place struct{ name, from, to int }
-
-// Hits is what a file has of a query's names.
+// Hits is what one file has to do with a query's names.
 type Hits struct {
 	named    bool
-	pieces   []int32 // numbers of parts, sorted
-	patterns []int32 // numbers, sorted
+	places   []int    // of its words that are parts of a name; sorted
+	patterns []string // that may make a name, or a part of one; sorted
+}
+
+// NewQuery prepares to look for names.
+func NewQuery(names []string) *Query {
+	q := &Query{names: names, parts: map[string][]int{}}
+	for _, n := range names {
+		q.base = append(q.base, q.places)
+		q.longest = max(q.longest, len(n))
+		for i := range len(n) {
+			for j := i + 1; j <= len(n); j++ {
+				q.parts[n[i:j]] = append(q.parts[n[i:j]], q.places+i*(len(n)+1)+j)
+			}
+		}
+		q.places += (len(n) + 1) * (len(n) + 1)
+	}
+	return q
+}
+
+// Look reads a file. The result can be kept: it is about the file alone.
+func (q *Query) Look(text []byte) Hits {
+	s := &search{Query: q, places: map[int]bool{}, patterns: map[string]bool{}}
+	n := newNames()
+	l := newLexer(text, n)
+	for t := l.next(); t.kind != eof; t = l.next() {
+		switch t.kind {
+		case number:
+			s.word(text[t.start:t.end])
+		case str, char, invalid:
+			eachWord(text[t.start:t.end], s.word)
+		case pragma:
+			s.directive(text[t.start:t.end])
+		}
+	}
+	for _, w := range n.text[len(keywords):] {
+		s.word(w)
+	}
+	h := Hits{named: s.named}
+	for p := range s.places {
+		h.places = append(h.places, p)
+	}
+	for p := range s.patterns {
+		h.patterns = append(h.patterns, p)
+	}
+	slices.Sort(h.places)
+	slices.Sort(h.patterns)
+	return h
+}
+
+// search is the state of reading one file.
+type search struct {
+	*Query
+	named    bool
+	places   map[int]bool
+	patterns map[string]bool
+}
+
+func (s *search) word(w []byte) {
+	if len(w) > s.longest {
+		return
+	}
+	for _, p := range s.parts[string(w)] {
+		s.places[p] = true
+		s.named = s.named || s.whole(p)
+	}
+}
+
+// whole tells whether a place is that of a name and not of a part.
+func (q *Query) whole(p int) bool {
+	k, _ := slices.BinarySearch(q.base, p+1)
+	n := len(q.names[k-1])
+	return p-q.base[k-1] == n
+}
+
+// directive reads a directive's words and, of a #define, the patterns.
+func (s *search) directive(text []byte) {
+	for i := 0; i < len(text); {
+		if n := wordLength(text[i:]); n > 0 {
+			s.word(text[i : i+n])
+			i += n
+		} else if text[i] == '\\' && i+1 < len(text) && text[i+1] != '\n' {
+			i += 2
+		} else {
+			i++
+		}
+	}
+	if !bytes.Contains(text, []byte("##")) {
+		return
+	}
+	name, rest := directive(text)
+	if string(name) != "define" {
+		return
+	}
+	rest = bytes.TrimLeft(rest, " \t")
+	rest = rest[wordLength(rest):]
+	operands := map[string]bool{"__VA_ARGS__": true}
+	if len(rest) > 0 && rest[0] == '(' {
+		end := max(bytes.IndexByte(rest, ')'), 0)
+		eachWord(rest[:end], func(w []byte) { operands[string(w)] = true })
+		rest = rest[end:]
+	}
+	s.body(rest, operands)
+}
+
+// Patterns are written with a byte for an operand and one between the parts.
+const (
+	operand   = "\x00"
+	separator = "\x01"
+)
+
+// body finds the patterns in a macro's body.
+func (s *search) body(src []byte, operands map[string]bool) {
+	l := lexer{src: src, names: newNames()}
+	var parts []string
+	pasting := false
+	for {
+		t := l.next()
+		text := string(src[t.start:t.end])
+		switch {
+		case t.kind == punct && text == "##":
+			pasting = true
+			continue
+		case !pasting || t.kind == eof:
+			s.pattern(parts)
+			parts = nil
+		}
+		pasting = false
+		switch {
+		case t.kind == eof:
+			return
+		case operands[text]:
+			parts = append(parts, operand)
+		case t.kind == ident || t.kind == number:
+			parts = append(parts, text)
+		default:
+			s.pattern(parts)
+			parts = nil
+		}
+	}
+}
+
+// pattern notes the parts of a paste if it can make a name or a part of one.
+func (s *search) pattern(parts []string) {
+	if len(parts) < 2 {
+		return
+	}
+	for _, p := range parts {
+		if p != operand && s.parts[p] == nil {
+			return
+		}
+	}
+	s.patterns[strings.Join(parts, separator)] = true
+}
+
+// Sees tells whether a unit that reads the given files, and no others, mentions
+// any of the names or can make one. What the compiler's command line defines
+// (-D) counts as a file.
+func (q *Query) Sees(files []Hits) bool {
+	have := newPlaceSet(q.places)
+	patterns := map[string]bool{}
+	for _, f := range files {
+		if f.named {
+			return true
+		}
+		for _, p := range f.places {
+			have.add(p)
+		}
+		for _, p := range f.patterns {
+			patterns[p] = true
+		}
+	}
+	list := make([][]string, 0, len(patterns))
+	for p := range patterns {
+		list = append(list, strings.Split(p, separator))
+	}
+	for k := range q.names {
+		n := &assembly{name: q.names[k], base: q.base[k], have: have, made: newPlaceSet(q.places)}
+		for _, p := range list {
+			n.inner(p)
+		}
+		for _, p := range list {
+			if n.fits(p, 0) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// placeSet is a set of places.
+type placeSet []uint64
+
+func newPlaceSet(n int) placeSet { return make(placeSet, (n+bits.UintSize-1)/bits.UintSize) }
+
+func (s placeSet) add(p int) { s[p/bits.UintSize] |= 1 << (p % bits.UintSize) }
+
+func (s placeSet) has(p int) bool { return s[p/bits.UintSize]&(1<<(p%bits.UintSize)) != 0 }
+
+// assembly tries to make one name.
+type assembly struct {
+	name string
+	base int
+	have placeSet // words that stand in a file
+	made placeSet // words that a simple pattern makes
+}
+
+func (a *assembly) place(from, to int) int { return a.base + from*(len(a.name)+1) + to }
+
+// inner notes what a simple pattern makes of words.
+func (a *assembly) inner(p []string) {
+	if len(p) != 2 {
+		return
+	}
+	for from := range len(a.name) {
+		for mid := from + 1; mid < len(a.name); mid++ {
+			if !a.isPart(p[0], from, mid) {
+				continue
+			}
+			for to := mid + 1; to <= len(a.name); to++ {
+				if a.isPart(p[1], mid, to) {
+					a.made.add(a.place(from, to))
+				}
+			}
+		}
+	}
+}
+
+func (a *assembly) isPart(part string, from, to int) bool {
+	if part == operand {
+		return a.have.has(a.place(from, to))
+	}
+	return a.name[from:to] == part
+}
+
+// fits tells whether a pattern makes the name's rest from an offset on.
+func (a *assembly) fits(p []string, from int) bool {
+	switch {
+	case len(p) == 0:
+		return from == len(a.name)
+	case p[0] != operand:
+		return strings.HasPrefix(a.name[from:], p[0]) && a.fits(p[1:], from+len(p[0]))
+	case a.fits(p[1:], from): // nothing is given for the operand
+		return true
+	}
+	for to := from + 1; to <= len(a.name); to++ {
+		if at := a.place(from, to); (a.have.has(at) || a.made.has(at)) && a.fits(p[1:], to) {
+			return true
+		}
+	}
+	return false
 }

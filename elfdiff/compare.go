@@ -16,6 +16,8 @@ type comparison struct {
 	problems      []Problem
 	travels       map[*Piece]bool // changed constants whose copy goes along
 	assumed       map[compared]bool
+	callers       map[*Piece][]*Piece // of the original's functions; made when first needed
+	addressTaken  map[*Piece]bool     // patched: reached otherwise than by a read of the place itself
 }
 
 // Compare compares the object of one translation unit as it was with the
@@ -259,27 +261,17 @@ func (c *comparison) noEntry(f Change) {
 // nearestCallers finds the closest functions of the original that reach p by
 // calls and that ftrace can patch, breadth first. Names are sorted.
 func (c *comparison) nearestCallers(p *Piece) []string {
-	callers := map[*Piece][]*Piece{}
-	for _, q := range c.orig.Pieces {
-		if q.Func {
-			for _, r := range q.Refs {
-				if r.To.Kind == InPiece && r.To.Piece.Func && r.To.Piece != q {
-					from := q
-					if q.Parent != nil {
-						from = q.Parent
-					}
-					callers[r.To.Piece] = append(callers[r.To.Piece], from)
-				}
-			}
-		}
+	if c.callers == nil {
+		c.callers = callersOf(c.orig)
 	}
 	seen := map[*Piece]bool{p: true}
 	level := []*Piece{p}
-	for len(level) > 0 {
+	// A caller further away is of no use to the author.
+	for depth := 0; depth < 8 && len(level) > 0; depth++ {
 		var found []string
 		var next []*Piece
 		for _, q := range level {
-			for _, k := range callers[q] {
+			for _, k := range c.callers[q] {
 				if seen[k] {
 					continue
 				}
@@ -297,6 +289,22 @@ func (c *comparison) nearestCallers(p *Piece) []string {
 		level = next
 	}
 	return nil
+}
+
+// callersOf maps each function to those that refer to it.
+func callersOf(v *View) map[*Piece][]*Piece {
+	callers := map[*Piece][]*Piece{}
+	for _, q := range v.Pieces {
+		if !q.Func {
+			continue
+		}
+		for _, r := range q.Refs {
+			if r.To.Kind == InPiece && r.To.Piece.Func && r.To.Piece != q {
+				callers[r.To.Piece] = append(callers[r.To.Piece], cmp.Or(q.Parent, q))
+			}
+		}
+	}
+	return callers
 }
 
 func (c *comparison) dataChanged(d Change) {

@@ -301,13 +301,22 @@ func (c *comparison) provablyConst(q *Piece) bool {
 			return false
 		}
 	}
-	ok := true
-	for _, p := range c.patched.Pieces {
-		c.patched.EachRef(p, func(r *Ref) {
-			if r.To.Kind == InPiece && r.To.Piece == q && !(p.Func && r.Memory) {
-				ok = false
+	if c.addressTaken == nil {
+		c.addressTaken = addressTaken(c.patched)
+	}
+	return !c.addressTaken[q]
+}
+
+// addressTaken finds the pieces that something reaches otherwise than by
+// reading the place that an instruction names.
+func addressTaken(v *View) map[*Piece]bool {
+	m := map[*Piece]bool{}
+	for _, p := range v.Pieces {
+		v.EachRef(p, func(r *Ref) {
+			if r.To.Kind == InPiece && !(p.Func && r.Memory) {
+				m[r.To.Piece] = true
 			}
 		})
 	}
-	return ok
+	return m
 }

@@ -161,6 +161,7 @@ type View struct {
 	kinds    map[*elfobj.Section]SectionKind
 	relocs   map[*elfobj.Section][]elfobj.Reloc
 	problems []Problem
+	jumpedTo map[*elfobj.Section][]uint64 // see jumpTargets; made when first needed
 }
 
 // PieceOf returns the piece that a defined symbol names, or nil.
@@ -372,26 +373,36 @@ func paddingOnly(data []byte, lo, hi uint64) bool {
 // cutByReference splits code without symbols (.altinstr_aux, .fixup) at the
 // places that are jumped to: each chunk is reached only through its start.
 func (v *View) cutByReference(sec *elfobj.Section) {
-	cuts := []uint64{0, sec.Size}
-	for _, s := range v.Obj.Sections {
-		if v.kinds[s] != Code && v.kinds[s] != Replacement {
-			continue
-		}
-		for _, r := range v.relocs[s] {
-			if r.Sym != nil && r.Sym.Section == sec {
-				adj := uint64(0)
-				if v.Arch.Relocs[r.Type].PCRel {
-					adj = 4 // jumps end with their displacement
-				}
-				cuts = append(cuts, r.Sym.Value+uint64(r.Addend)+adj)
-			}
-		}
+	if v.jumpedTo == nil {
+		v.jumpedTo = v.jumpTargets()
 	}
+	cuts := append([]uint64{0, sec.Size}, v.jumpedTo[sec]...)
 	slices.Sort(cuts)
 	cuts = slices.Compact(cuts)
 	for i := 0; i+1 < len(cuts) && cuts[i+1] <= sec.Size; i++ {
 		v.add(sec, cuts[i], cuts[i+1], nil)
 	}
+}
+
+// jumpTargets collects the offsets that code refers to, by section.
+func (v *View) jumpTargets() map[*elfobj.Section][]uint64 {
+	m := map[*elfobj.Section][]uint64{}
+	for _, s := range v.Obj.Sections {
+		if v.kinds[s] != Code && v.kinds[s] != Replacement {
+			continue
+		}
+		for _, r := range v.relocs[s] {
+			if r.Sym == nil || r.Sym.Section == nil {
+				continue
+			}
+			adj := uint64(0)
+			if v.Arch.Relocs[r.Type].PCRel {
+				adj = 4 // jumps end with their displacement
+			}
+			m[r.Sym.Section] = append(m[r.Sym.Section], r.Sym.Value+uint64(r.Addend)+adj)
+		}
+	}
+	return m
 }
 
 func (v *View) add(sec *elfobj.Section, lo, hi uint64, names []*elfobj.Symbol) {
