@@ -9,6 +9,7 @@ package codegen
 // unseen, and Finalize takes them out.
 
 import (
+	"bytes"
 	"debug/elf"
 	"fmt"
 	"strings"
@@ -43,6 +44,7 @@ type emitter struct {
 	out      *elfobj.Object
 	syms     map[*elfdiff.Piece]*elfobj.Symbol  // own pieces
 	secs     map[*elfdiff.Piece]*elfobj.Section // own pieces
+	shifts   map[*elfdiff.Piece]uint64          // see shift
 	secSym   map[*elfobj.Section]*elfobj.Symbol
 	undef    map[string]*elfobj.Symbol
 	rela     map[*elfobj.Section]*elfobj.Section
@@ -70,6 +72,7 @@ func (p *Plan) emit(u *unitPlan) *elfobj.Object {
 		out:     &elfobj.Object{Type: elf.ET_REL, Machine: v.Obj.Machine, OSABI: v.Obj.OSABI, Flags: v.Obj.Flags},
 		syms:    map[*elfdiff.Piece]*elfobj.Symbol{},
 		secs:    map[*elfdiff.Piece]*elfobj.Section{},
+		shifts:  map[*elfdiff.Piece]uint64{},
 		secSym:  map[*elfobj.Section]*elfobj.Symbol{},
 		undef:   map[string]*elfobj.Symbol{},
 		rela:    map[*elfobj.Section]*elfobj.Section{},
@@ -150,7 +153,12 @@ func (e *emitter) place(q *elfdiff.Piece) {
 	if q.Lo > 0 && s.Align > 1 {
 		shift = q.Lo % s.Align // keep the alignment that the piece had
 	}
-	s.Size = shift + q.Hi - q.Lo
+	var grow uint64
+	for _, w := range e.u.rewrites[q] {
+		grow += w.grow
+	}
+	e.shifts[q] = shift
+	s.Size = shift + q.Hi - q.Lo + grow
 	if d := q.Bytes(); d != nil {
 		s.Data = make([]byte, s.Size)
 		if q.Func && shift > 0 {
@@ -164,6 +172,10 @@ func (e *emitter) place(q *elfdiff.Piece) {
 		}
 		for _, w := range e.u.rewrites[q] {
 			copy(s.Data[shift+w.at:], w.code)
+			if w.grow > 0 { // nothing but padding follows
+				rest := s.Data[shift+w.at+uint64(len(w.code)):]
+				copy(rest, bytes.Repeat([]byte{0xcc}, len(rest)))
+			}
 		}
 	}
 	local := e.u.changed[q] || q.Twin != nil
@@ -175,7 +187,7 @@ func (e *emitter) place(q *elfdiff.Piece) {
 		if bind != elf.STB_LOCAL {
 			name = e.u.ownName(name)
 		}
-		sym := &elfobj.Symbol{Name: name, Value: n.Value - q.Lo + shift, Size: n.Size, Bind: bind, Type: n.Type, Other: n.Other, Section: s}
+		sym := &elfobj.Symbol{Name: name, Value: n.Value - q.Lo + shift, Size: n.Size + grow, Bind: bind, Type: n.Type, Other: n.Other, Section: s}
 		e.out.Symbols = append(e.out.Symbols, sym)
 		if n == q.Sym {
 			e.syms[q] = sym
@@ -195,16 +207,14 @@ func (e *emitter) sectionSymbol(s *elfobj.Section) *elfobj.Symbol {
 }
 
 // shift is the distance from a piece's Lo to the start of its own section.
-func (e *emitter) shift(q *elfdiff.Piece) uint64 {
-	return e.secs[q].Size - (q.Hi - q.Lo)
-}
+func (e *emitter) shift(q *elfdiff.Piece) uint64 { return e.shifts[q] }
 
 func (e *emitter) relocate(q *elfdiff.Piece) {
 	s := e.secs[q]
 	skip := e.silence(q)
 	for i := range q.Refs {
 		r := &q.Refs[i]
-		if skip[r.Off] {
+		if skip[r.Off] || isShortTail(q, r) {
 			continue
 		}
 		e.reloc(s, e.shift(q)+r.Off, r)
@@ -249,6 +259,10 @@ func (e *emitter) reloc(s *elfobj.Section, off uint64, r *elfdiff.Ref) {
 	rela.Relocs = append(rela.Relocs, out)
 }
 
+// callAddend is the addend of a PC-relative reference to an entry, as calls and
+// jumps have it: the field ends 4 bytes after its start.
+const callAddend = -4
+
 // ownSymbol refers to a place in an own piece as assemblers do: by the section
 // for local symbols, by name for global ones. objtool takes a jump to a named
 // symbol for a tail call.
@@ -257,7 +271,7 @@ func (e *emitter) ownSymbol(q *elfdiff.Piece, addend int64) (*elfobj.Symbol, int
 	switch {
 	case q.Sym == nil:
 		return s, addend + int64(e.shift(q))
-	case s.Bind == elf.STB_LOCAL, q.Func && addend != 0 && addend != -4: // into the middle, from its own unlikely part
+	case s.Bind == elf.STB_LOCAL, q.Func && addend != callAddend: // a place in it, from a table or its own unlikely part
 		return e.sectionSymbol(e.secs[q]), addend + int64(s.Value)
 	}
 	return s, addend

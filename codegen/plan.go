@@ -220,7 +220,7 @@ func (u *unitPlan) decide(objects map[string]*Object) {
 	}
 	roots := u.roots()
 	for _, f := range u.Diff.Functions {
-		if f.Kind == elfdiff.IsChanged && f.Orig.Traceable() {
+		if f.Kind == elfdiff.IsChanged && f.Orig.Traceable() && u.changed[f.Patched] {
 			o.Funcs = append(o.Funcs, u.function(f))
 		}
 	}
@@ -231,6 +231,11 @@ func (u *unitPlan) decide(objects map[string]*Object) {
 	o.Callbacks = append(o.Callbacks, cbs...)
 	u.include(roots)
 	u.checkUnknownTables()
+	for _, d := range u.Diff.Data {
+		if d.Kind == elfdiff.IsNew && !u.included[d.Patched] {
+			u.plan.Notes = append(u.plan.Notes, fmt.Sprintf("%s: %s (%s) is left out: nothing that the livepatch carries refers to it", u.Source, d.Name(), d.Patched.Sec.Name))
+		}
+	}
 	for _, q := range u.Diff.Patched.Pieces {
 		if isNewGlobal(q) {
 			u.checkNew(q)
@@ -246,10 +251,15 @@ func (u *unitPlan) decide(objects map[string]*Object) {
 func (u *unitPlan) roots() []*elfdiff.Piece {
 	var roots []*elfdiff.Piece
 	for _, f := range u.Diff.Functions {
-		if f.Kind == elfdiff.IsChanged {
-			u.changed[f.Patched] = true
-			roots = append(roots, f.Patched)
+		if f.Kind != elfdiff.IsChanged {
+			continue
 		}
+		if u.overridden(f.Orig) {
+			u.plan.Notes = append(u.plan.Notes, fmt.Sprintf("%s: the weak function %s is left out: another file of this kernel overrides it", u.Source, f.Orig.Name()))
+			continue
+		}
+		u.changed[f.Patched] = true
+		roots = append(roots, f.Patched)
 	}
 	for _, q := range u.Diff.Patched.Pieces {
 		if isNewGlobal(q) {
@@ -257,6 +267,23 @@ func (u *unitPlan) roots() []*elfdiff.Piece {
 		}
 	}
 	return roots
+}
+
+// overridden tells whether a function is weak and another definition of it won:
+// the kernel lists the winner of a weak one with the letter W.
+func (u *unitPlan) overridden(p *elfdiff.Piece) bool {
+	if p.Sym.Bind != elf.STB_WEAK || u.target.Symtab == nil {
+		return false
+	}
+	if u.module != nil {
+		s := u.defined[p.Sym.Name]
+		return s != nil && s.Bind != elf.STB_WEAK
+	}
+	all := u.target.Symtab.Named(p.Sym.Name)
+	return len(all) > 0 && !slices.ContainsFunc(all, func(i int) bool {
+		k := u.target.Symtab.At(i).Kind
+		return k == 'W' || k == 'w'
+	})
 }
 
 // function finds the kernel's name and position of a changed function and

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/klpc/klpc/elfdiff"
@@ -56,8 +57,16 @@ func (u *unitPlan) include(roots []*elfdiff.Piece) {
 				"move it out of the init section")
 			continue
 		}
+		if off, yes := p.Undecoded(); yes {
+			u.problem(Undecodable, p, off, fmt.Sprintf("%s holds an instruction that cannot be decoded, in a section shared with other functions", p.Name()),
+				"report this with the object: klpc must know every construct that it ships")
+		}
 		for i := range p.Refs {
-			queue = u.edge(queue, p, nil, &p.Refs[i])
+			if r := &p.Refs[i]; isShortTail(p, r) {
+				queue = u.longTail(queue, p, r)
+			} else {
+				queue = u.edge(queue, p, nil, r)
+			}
 		}
 		for _, e := range p.Entries {
 			if e.Table == "__jump_table" && u.unreachableKey(p, e) {
@@ -234,8 +243,8 @@ func (u *unitPlan) checkNeighbour(p *elfdiff.Piece, r *elfdiff.Ref) {
 		return
 	}
 	before := u.Diff.Patched.Before(q)
-	if before == nil || before.Sym == nil || (before.Twin == nil) == (q.Twin == nil) {
-		return
+	if before == nil || before.Sym == nil || (before.Twin == nil) == (q.Twin == nil) || elfdiff.MayTravel(before) {
+		return // flags of macros are no arrays
 	}
 	refers := false
 	for i := range p.Refs {
@@ -339,18 +348,22 @@ func (u *unitPlan) undefined(p *elfdiff.Piece, r *elfdiff.Ref, s *elfobj.Symbol)
 }
 
 func (u *unitPlan) foreign(s *elfobj.Symbol) (dest, error) {
-	if len(u.newNames[s.Name]) > 0 {
+	owners := u.newNames[s.Name]
+	if u.module != nil && u.defined[s.Name] != nil && !slices.Contains(owners, u.Object) {
+		return u.moduleSymbol(u.defined[s.Name])
+	}
+	if len(owners) > 0 {
 		name, err := u.newNames.in(u.Object, s.Name)
 		return dest{name: name, bind: elf.STB_GLOBAL}, err
-	}
-	if u.module != nil && u.defined[s.Name] != nil {
-		return u.moduleSymbol(u.defined[s.Name])
 	}
 	x, exported := u.target.Exports.Lookup(s.Name)
 	if d, ok := u.exported(s.Name); ok {
 		return d, nil
 	}
 	if u.module != nil && exported && x.Module != VMLinux {
+		if !slices.Contains(u.dependencies(), ModuleName(x.Module)) {
+			return dest{}, fmt.Errorf("module %s exports it, on which %s does not depend, so that it need not be there", ModuleName(x.Module), u.Object)
+		}
 		return klp(u.Object, ModuleName(x.Module), s.Name, 0)
 	}
 	i, err := u.global(s.Name)
@@ -363,6 +376,17 @@ func (u *unitPlan) foreign(s *elfobj.Symbol) (dest, error) {
 		return dest{name: s.Name, bind: elf.STB_WEAK}, nil // as in the kernel: address 0
 	}
 	return dest{}, err
+}
+
+// dependencies are the modules that the unit's module cannot do without.
+func (u *unitPlan) dependencies() []string {
+	var out []string
+	for _, list := range u.module.mod.Modinfo("depends") {
+		for _, name := range strings.Split(list, ",") {
+			out = append(out, ModuleName(name))
+		}
+	}
+	return out
 }
 
 // moduleSymbol is a global symbol that another unit of the same module defines.

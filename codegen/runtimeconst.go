@@ -13,6 +13,7 @@ package codegen
 // Shift counts and masks have no such form; they are a problem.
 
 import (
+	"bytes"
 	"debug/elf"
 	"fmt"
 	"strings"
@@ -29,6 +30,25 @@ type rewrite struct {
 	at   uint64 // offset of the instruction from the piece's Lo
 	code []byte
 	ref  *elfdiff.Ref // its Off is from the piece's Lo
+	grow uint64       // bytes by which the function becomes longer; only padding may follow
+}
+
+// isShortTail tells whether a reference is that of a jump with a one-byte
+// displacement, to another function of the section, which is the function's
+// last instruction: what assemblers make of a tail call in a section such as
+// .sched.text.
+func isShortTail(p *elfdiff.Piece, r *elfdiff.Ref) bool {
+	code := p.Bytes()
+	return r.Made && r.Size == 1 && r.Off > 0 && code[r.Off-1] == 0xeb &&
+		len(bytes.Trim(code[r.Off+1:], "\x90\xcc\x00")) == 0
+}
+
+// longTail plans to give such a jump a displacement of four bytes.
+func (u *unitPlan) longTail(queue []*elfdiff.Piece, p *elfdiff.Piece, r *elfdiff.Ref) []*elfdiff.Piece {
+	long := *r
+	long.Size, long.Addend, long.Adj = 4, r.Addend+r.Adj-4, 4
+	u.rewrites[p] = append(u.rewrites[p], rewrite{at: r.Off - 1, code: []byte{0xe9, 0, 0, 0, 0}, ref: &long, grow: 3})
+	return u.edge(queue, p, nil, &long)
 }
 
 // runtimeConst plans the rewriting of one runtime constant.

@@ -12,12 +12,13 @@ import (
 // A name that stands in no file can still be made by ##. Each #define with ##
 // gives patterns: a sequence of literal words and operands. A name can be made if
 // it fits a pattern with words that stand in the unit's files for the operands, or
-// with words that another pattern makes of them: one with a literal and one
-// operand, or with two operands and nothing else.
+// with words that a pattern of one literal and one operand makes of them. A call
+// of a macro that does nothing but paste (by its name: __PASTE, CONCATENATE) counts
+// as ## where it stands in another #define.
 //
-// So this assumes that names are made by at most two ## in a row of which the
-// first is a simple one. The kernel's deepest is sys##name of _##name in
-// SYSCALL_DEFINE.
+// So this assumes that names are made by at most two ## in a row, the first of
+// which adds a literal, apart from nested calls of such macros. The kernel's
+// deepest is sys##name of _##name in SYSCALL_DEFINE.
 
 // Query looks for a set of names in files.
 type Query struct {
@@ -55,7 +56,7 @@ func NewQuery(names []string) *Query {
 
 // Look reads a file. The result can be kept: it is about the file alone.
 func (q *Query) Look(text []byte) Hits {
-	s := &search{Query: q, places: map[int]bool{}, patterns: map[string]bool{}}
+	s := &search{Query: q, scratch: newNames(), places: map[int]bool{}, patterns: map[string]bool{}}
 	n := newNames()
 	l := newLexer(text, n)
 	for t := l.next(); t.kind != eof; t = l.next() {
@@ -86,6 +87,7 @@ func (q *Query) Look(text []byte) Hits {
 // search is the state of reading one file.
 type search struct {
 	*Query
+	scratch  *names // of macro bodies
 	named    bool
 	places   map[int]bool
 	patterns map[string]bool
@@ -110,25 +112,15 @@ func (q *Query) whole(p int) bool {
 
 // directive reads a directive's words and, of a #define, the patterns.
 func (s *search) directive(text []byte) {
-	for i := 0; i < len(text); {
-		if n := wordLength(text[i:]); n > 0 {
-			s.word(text[i : i+n])
-			i += n
-		} else if text[i] == '\\' && i+1 < len(text) && text[i+1] != '\n' {
-			i += 2
-		} else {
-			i++
-		}
-	}
-	if !bytes.Contains(text, []byte("##")) {
-		return
-	}
 	name, rest := directive(text)
-	if string(name) != "define" {
+	if string(name) != "define" || !bytes.Contains(text, []byte("##")) && !pastes(text) {
+		eachRun(text, s.word)
 		return
 	}
 	rest = bytes.TrimLeft(rest, " \t")
-	rest = rest[wordLength(rest):]
+	n := wordLength(rest)
+	s.word(rest[:n])
+	rest = rest[n:]
 	operands := map[string]bool{"__VA_ARGS__": true}
 	if len(rest) > 0 && rest[0] == '(' {
 		end := max(bytes.IndexByte(rest, ')'), 0)
@@ -138,40 +130,97 @@ func (s *search) directive(text []byte) {
 	s.body(rest, operands)
 }
 
+// eachRun calls f with the runs of letters, digits and underscores in b.
+func eachRun(b []byte, f func([]byte)) {
+	for i := 0; i < len(b); {
+		if n := wordLength(b[i:]); n > 0 {
+			f(b[i : i+n])
+			i += n
+		} else {
+			i++
+		}
+	}
+}
+
 // Patterns are written with a byte for an operand and one between the parts.
 const (
 	operand   = "\x00"
 	separator = "\x01"
 )
 
-// body finds the patterns in a macro's body.
+// pastes tells whether a text holds the name of a macro that only pastes.
+func pastes(text []byte) bool {
+	return bytes.Contains(text, []byte("PASTE")) || bytes.Contains(text, []byte("CONCAT"))
+}
+
+// body finds the patterns in a macro's body, and the other words. A word beside
+// ## is part of a pattern, and no operand of another.
 func (s *search) body(src []byte, operands map[string]bool) {
-	l := lexer{src: src, names: newNames()}
+	l := glued{lexer: lexer{src: src, names: s.scratch}}
 	var parts []string
 	pasting := false
+	flush := func() {
+		if len(parts) == 1 {
+			s.word([]byte(parts[0]))
+		}
+		s.pattern(parts)
+		parts = nil
+	}
 	for {
 		t := l.next()
-		text := string(src[t.start:t.end])
-		switch {
-		case t.kind == punct && text == "##":
+		text := src[t.start:t.end]
+		if t.kind == punct && t.op == '#' && t.long {
 			pasting = true
 			continue
-		case !pasting || t.kind == eof:
-			s.pattern(parts)
-			parts = nil
+		}
+		if !pasting || t.kind == eof {
+			flush()
 		}
 		pasting = false
 		switch {
 		case t.kind == eof:
 			return
-		case operands[text]:
+		case operands[string(text)]:
 			parts = append(parts, operand)
 		case t.kind == ident || t.kind == number:
-			parts = append(parts, text)
+			parts = append(parts, string(text))
 		default:
-			s.pattern(parts)
-			parts = nil
+			flush()
+			eachRun(text, s.word)
 		}
+	}
+}
+
+// glued reads tokens, with ## for the commas between the arguments of macros that
+// only paste, and without their names and parentheses.
+type glued struct {
+	lexer
+	open []bool // for each parenthesis: it is that of such a macro
+}
+
+func (g *glued) next() token {
+	for {
+		t := g.lexer.next()
+		top := len(g.open) > 0 && g.open[len(g.open)-1]
+		switch {
+		case t.kind == ident && pastes(g.src[t.start:t.end]):
+			after := g.lexer
+			if after.next().is('(') {
+				g.lexer = after
+				g.open = append(g.open, true)
+				continue
+			}
+		case t.is('('):
+			g.open = append(g.open, false)
+		case t.is(')') && len(g.open) > 0:
+			g.open = g.open[:len(g.open)-1]
+			if top {
+				continue
+			}
+		case t.is(',') && top:
+			t.op, t.long = '#', true
+		}
+		return t
 	}
 }
 
@@ -242,9 +291,9 @@ type assembly struct {
 
 func (a *assembly) place(from, to int) int { return a.base + from*(len(a.name)+1) + to }
 
-// inner notes what a simple pattern makes of words.
+// inner notes what a pattern of a literal and an operand makes of words.
 func (a *assembly) inner(p []string) {
-	if len(p) != 2 {
+	if len(p) != 2 || p[0] == operand && p[1] == operand {
 		return
 	}
 	for from := range len(a.name) {

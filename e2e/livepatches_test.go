@@ -12,7 +12,7 @@ func scenarios() []scenario {
 		{name: "cmdline", patched: []string{"vmlinux cmdline_proc_show"},
 			steps: onOff("cmdline", part{check: "grep -q livepatch=1 /proc/cmdline"})},
 		{name: "module", patched: []string{"dummy dummy_get_stats64"}, steps: moduleSteps},
-		threeFiles(), data(), split(), special(), readdir(), systemCall(), replace(), stack(), callbacks(),
+		threeFiles(), data(), split(), special(), readdir(), systemCall(), replace(), stack(), sleeping(), callbacks(),
 	}
 }
 
@@ -340,6 +340,38 @@ func stack() scenario {
 				load("stack-2"), livetest.CheckPasses(versionTwo), livetest.CheckFails(versionOne), livetest.CheckPasses(onlyInOne),
 				unload("stack-2"), livetest.CheckPasses(versionOne), livetest.CheckPasses(onlyInOne),
 				unload("stack-1"), livetest.CheckFails(versionOne), livetest.CheckFails(onlyInOne))
+		}}
+}
+
+// sleeping: a task sleeps in a patched function. While it does, another
+// livepatch must become active at once, for which the kernel has to know the
+// task's stack for sure (otherwise it would stir the task up after 15 seconds),
+// and the livepatch of that function must stay.
+func sleeping() scenario {
+	asleep := livetest.CheckPasses(lines(
+		"stack=/proc/$(pidof -s cat)/stack; cat $stack",
+		`grep -q 'pipe_read+.*\[livepatch_sleeping\]' $stack`))
+	begin := livetest.Exec(lines(
+		"mkfifo /tmp/fifo",
+		"setsid sleep 1000 >/tmp/fifo 2>&1 &",
+		"setsid cat /tmp/fifo >/tmp/got 2>&1 &",
+		"sleep 1"))
+	atOnce := livetest.CheckPasses(lines(
+		"i=0; while [ $i -lt 100 ]; do",
+		"	[ \"$(cat /sys/kernel/livepatch/livepatch_awake/transition)\" = 0 ] && exit 0",
+		"	i=$((i + 1)); sleep 0.1",
+		"done; exit 1"))
+	stays := livetest.CheckPasses("sleep 3; [ \"$(cat /sys/kernel/livepatch/livepatch_sleeping/transition)\" = 1 ]")
+	sleep, awake := module("sleeping"), module("awake")
+	fails := "! echo | dd bs=4711 count=1 of=/dev/null 2>/dev/null"
+	return scenario{name: "sleeping", patched: []string{"vmlinux pipe_read"},
+		livepatches: []livepatch{{name: "sleeping", noReplace: true}, {name: "awake", patches: []string{"cmdline"}, noReplace: true}},
+		steps: func(kernel) []livetest.Step {
+			return steps(
+				livetest.CheckFails(fails), load("sleeping"), livetest.CheckPasses(fails), begin, asleep,
+				livetest.Insmod(awake), atOnce, asleep, unload("awake"), asleep,
+				livetest.Disable(sleep), stays, asleep, livetest.Exec("killall sleep"),
+				livetest.WaitGone(sleep), livetest.Rmmod(sleep), livetest.CheckFails(fails))
 		}}
 }
 

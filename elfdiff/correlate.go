@@ -139,7 +139,7 @@ func (c *comparison) pair(g *group) {
 	}
 	for _, x := range o {
 		for _, y := range p {
-			if sharesUser(x, y) {
+			if sharesUser(x, y) || !hasFunctions(c.patched, x.users) || !hasFunctions(c.orig, y.users) {
 				c.ambiguous(x, y)
 			}
 		}
@@ -217,6 +217,17 @@ func sharesUser(p, q *Piece) bool {
 		}
 	}
 	return false
+}
+
+// hasFunctions tells whether an object has all the named functions. One that is
+// missing may have been inlined, and its static locals with it.
+func hasFunctions(v *View, names []string) bool {
+	for _, n := range names {
+		if !slices.ContainsFunc(v.Pieces, func(p *Piece) bool { return p.Func && p.Sym != nil && sourceName(p.Sym.Name) == n }) {
+			return false
+		}
+	}
+	return true
 }
 
 // shape is what two versions of one variable have in common.

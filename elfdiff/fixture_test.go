@@ -356,6 +356,17 @@ func plain(s string) string {
 	return numbers.ReplaceAllString(offsets.ReplaceAllString(s, ""), "$1.N")
 }
 
+// reason is a reason without numbers. Names that only differ in a number, which
+// compilers give in different orders, become one.
+func reason(why string) string {
+	why = plain(why)
+	is, was, ok := strings.Cut(why, " instead of ")
+	if ok && (is == was || strings.HasSuffix(is, ": "+was)) {
+		return is + " is another one, or has other content"
+	}
+	return why
+}
+
 // render is the canonical text of a result: what klpc diff prints, without the
 // numbers that the compiler chooses. Where the code itself differs, the
 // references that moved with it are left out.
@@ -369,7 +380,7 @@ func render(r *Result) string {
 				fmt.Fprintln(&b, "  code differs")
 				break
 			}
-			fmt.Fprintf(&b, "  %s\n", plain(why))
+			fmt.Fprintf(&b, "  %s\n", reason(why))
 		}
 	}
 	for _, d := range r.Data {

@@ -76,6 +76,12 @@ func (p *Piece) Bytes() []byte {
 	return p.Sec.Data[p.Lo:p.Hi]
 }
 
+// Undecoded tells whether the function may branch to others of its section in a
+// way that is not known, and from which offset (from Lo) on.
+func (p *Piece) Undecoded() (off uint64, yes bool) {
+	return p.undecode - 1, p.undecode > 0 && p.Hi-p.Lo < p.Sec.Size
+}
+
 // Entry returns the address offset of the function's entry, from Lo.
 func (p *Piece) entry() uint64 { return p.Origin() - p.Lo }
 
