@@ -239,12 +239,13 @@ func (u *unitPlan) checkTravels(p, q *elfdiff.Piece) {
 // the two travels: a pointer just behind an array must stay with the array.
 func (u *unitPlan) checkNeighbour(p *elfdiff.Piece, r *elfdiff.Ref) {
 	q := r.To.Piece
-	if !r.Section || q.Func || r.Branch || r.Addend+r.Adj != 0 {
+	// An access is one to the start; only an address may be that of an end.
+	if !r.Section || q.Func || r.Branch || r.Memory || r.Addend+r.Adj != 0 {
 		return
 	}
 	before := u.Diff.Patched.Before(q)
-	if before == nil || before.Sym == nil || (before.Twin == nil) == (q.Twin == nil) || elfdiff.MayTravel(before) {
-		return // flags of macros are no arrays
+	if before == nil || before.Sym == nil || (before.Twin == nil) == (q.Twin == nil) || elfdiff.MayTravel(before) || before.Size() <= 8 {
+		return // no array
 	}
 	refers := false
 	for i := range p.Refs {

@@ -59,7 +59,7 @@ func Compare(orig, patched []byte) Verdict {
 	if bytes.Equal(orig, patched) {
 		return Verdict{Outcome: Same}
 	}
-	p := &pool{names: newNames()}
+	p := &pool{names: newNames(1<<15)}
 	a := p.split(orig)
 	b, differ := p.splitLike(patched, a)
 	if p.sameTokens(orig[:len(orig)-differ.after], patched[:len(patched)-differ.after], differ.before) {

@@ -12,7 +12,7 @@ type Item struct {
 
 // Items returns the items of a text, without statements inside functions.
 func Items(src []byte) (items []Item, ok bool) {
-	p := &pool{names: newNames()}
+	p := &pool{names: newNames(1<<15)}
 	t := p.split(src)
 	g := p.reach(t)
 	for i, it := range t.items {
@@ -26,4 +26,39 @@ func Items(src []byte) (items []Item, ok bool) {
 		items = append(items, x)
 	}
 	return items, t.sound
+}
+
+// Unmade returns those of a query's names that the files neither mention nor can
+// make.
+func (q *Query) Unmade(files []Hits) (out []string) {
+	u := q.unite(files)
+	for k, n := range q.names {
+		if !u.have.has(q.base[k]+len(n)) && !u.makes(k) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// Mentioned returns those of a query's names that the files mention.
+func (q *Query) Mentioned(files []Hits) (out []string) {
+	u := q.unite(files)
+	for k, n := range q.names {
+		if u.have.has(q.base[k]+len(n)) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// Identifiers returns all identifiers of a text, without repetition.
+func Identifiers(src []byte) (out []string) {
+	n := newNames(1 << 15)
+	l := newLexer(src, n)
+	for l.next().kind != eof {
+	}
+	for _, w := range n.text[len(keywords):] {
+		out = append(out, string(w))
+	}
+	return out
 }

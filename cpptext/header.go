@@ -36,7 +36,7 @@ type Change struct {
 // Changes finds the names that differ between two versions of a header. It is
 // false if the edit may be seen by text that mentions none.
 func Changes(oldHeader, newHeader []byte) (Change, bool) {
-	h := &headers{names: newNames()}
+	h := &headers{names: newNames(1<<10)}
 	old, ok1 := h.cut(oldHeader)
 	now, ok2 := h.cut(newHeader)
 	if !ok1 || !ok2 || !h.align(old, now) || !h.close(old, now) {

@@ -15,8 +15,9 @@ type names struct {
 	text  [][]byte // by number; slices of the texts
 }
 
-func newNames() *names {
-	n := &names{table: make([]uint32, 1<<15)}
+// newNames makes room for about size/2 identifiers at first; size is a power of 2.
+func newNames(size int) *names {
+	n := &names{table: make([]uint32, size)}
 	for _, k := range keywords {
 		n.intern([]byte(k.text), hashOf([]byte(k.text)))
 	}

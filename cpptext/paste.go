@@ -11,14 +11,14 @@ import (
 //
 // A name that stands in no file can still be made by ##. Each #define with ##
 // gives patterns: a sequence of literal words and operands. A name can be made if
-// it fits a pattern with words that stand in the unit's files for the operands, or
-// with words that a pattern of one literal and one operand makes of them. A call
-// of a macro that does nothing but paste (by its name: __PASTE, CONCATENATE) counts
-// as ## where it stands in another #define.
+// it fits a pattern with words that stand in the unit's files for the operands. If
+// the pattern has a literal, words will do as well that a pattern of one literal
+// and one operand makes. A call of a macro that does nothing but paste (by its
+// name: __PASTE, CONCATENATE) counts as ## where it stands in another #define.
 //
-// So this assumes that names are made by at most two ## in a row, the first of
-// which adds a literal, apart from nested calls of such macros. The kernel's
-// deepest is sys##name of _##name in SYSCALL_DEFINE.
+// So this assumes that names are made by at most two ## in a row that each add a
+// literal, or by one, apart from nested calls of such macros. The kernel's deepest
+// is sys##name of _##name in SYSCALL_DEFINE.
 
 // Query looks for a set of names in files.
 type Query struct {
@@ -56,8 +56,8 @@ func NewQuery(names []string) *Query {
 
 // Look reads a file. The result can be kept: it is about the file alone.
 func (q *Query) Look(text []byte) Hits {
-	s := &search{Query: q, scratch: newNames(), places: map[int]bool{}, patterns: map[string]bool{}}
-	n := newNames()
+	s := &search{Query: q, places: map[int]bool{}, patterns: map[string]bool{}}
+	n := newNames(1<<10)
 	l := newLexer(text, n)
 	for t := l.next(); t.kind != eof; t = l.next() {
 		switch t.kind {
@@ -156,6 +156,9 @@ func pastes(text []byte) bool {
 // body finds the patterns in a macro's body, and the other words. A word beside
 // ## is part of a pattern, and no operand of another.
 func (s *search) body(src []byte, operands map[string]bool) {
+	if s.scratch == nil {
+		s.scratch = newNames(1 << 10)
+	}
 	l := glued{lexer: lexer{src: src, names: s.scratch}}
 	var parts []string
 	pasting := false
@@ -241,32 +244,54 @@ func (s *search) pattern(parts []string) {
 // any of the names or can make one. What the compiler's command line defines
 // (-D) counts as a file.
 func (q *Query) Sees(files []Hits) bool {
-	have := newPlaceSet(q.places)
-	patterns := map[string]bool{}
 	for _, f := range files {
 		if f.named {
 			return true
 		}
+	}
+	u := q.unite(files)
+	for k := range q.names {
+		if u.makes(k) {
+			return true
+		}
+	}
+	return false
+}
+
+// union is what the files of one unit hold together.
+type union struct {
+	*Query
+	have     placeSet
+	patterns [][]string
+}
+
+func (q *Query) unite(files []Hits) union {
+	u := union{Query: q, have: newPlaceSet(q.places)}
+	patterns := map[string]bool{}
+	for _, f := range files {
 		for _, p := range f.places {
-			have.add(p)
+			u.have.add(p)
 		}
 		for _, p := range f.patterns {
-			patterns[p] = true
-		}
-	}
-	list := make([][]string, 0, len(patterns))
-	for p := range patterns {
-		list = append(list, strings.Split(p, separator))
-	}
-	for k := range q.names {
-		n := &assembly{name: q.names[k], base: q.base[k], have: have, made: newPlaceSet(q.places)}
-		for _, p := range list {
-			n.inner(p)
-		}
-		for _, p := range list {
-			if n.fits(p, 0) {
-				return true
+			if !patterns[p] {
+				patterns[p] = true
+				u.patterns = append(u.patterns, strings.Split(p, separator))
 			}
+		}
+	}
+	return u
+}
+
+// makes tells whether the name with a number can be made.
+func (u union) makes(k int) bool {
+	a := &assembly{name: u.names[k], base: u.base[k], have: u.have, made: newPlaceSet(u.places)}
+	for _, p := range u.patterns {
+		a.inner(p)
+	}
+	for _, p := range u.patterns {
+		a.literal = slices.ContainsFunc(p, func(part string) bool { return part != operand })
+		if a.fits(p, 0) {
+			return true
 		}
 	}
 	return false
@@ -287,6 +312,8 @@ type assembly struct {
 	base int
 	have placeSet // words that stand in a file
 	made placeSet // words that a simple pattern makes
+	// literal: the pattern in question has one, so made counts.
+	literal bool
 }
 
 func (a *assembly) place(from, to int) int { return a.base + from*(len(a.name)+1) + to }
@@ -328,7 +355,7 @@ func (a *assembly) fits(p []string, from int) bool {
 		return true
 	}
 	for to := from + 1; to <= len(a.name); to++ {
-		if at := a.place(from, to); (a.have.has(at) || a.made.has(at)) && a.fits(p[1:], to) {
+		if at := a.place(from, to); (a.have.has(at) || a.literal && a.made.has(at)) && a.fits(p[1:], to) {
 			return true
 		}
 	}

@@ -136,6 +136,59 @@ func spoil(t *testing.T, src []byte) (plain, spoiled []byte, n int) {
 	return a.Bytes(), b.Bytes(), n
 }
 
+// counted are names that hold a number from __COUNTER__ or __LINE__.
+var counted = regexp.MustCompile(`^__UNIQUE_ID_|^__compiletime_assert_|^__initcall__|^__BTF_ID__|[0-9]{2}`)
+
+// TestStockPasted takes the identifiers of preprocessed units that stand in none
+// of the files that were read: those that ## has made. Sees must say so.
+func TestStockPasted(t *testing.T) {
+	eachKernel(t, func(t *testing.T, k *pipeline.Kernel) {
+		for _, u := range sample(k, 24) {
+			pre, err := k.Tree.Preprocess(t.Context(), kbuild.CompileJob{Unit: u, Out: filepath.Join(t.TempDir(), "unit"), Extra: []string{"-P"}})
+			if err != nil {
+				t.Errorf("%s: %v", u.Source, err)
+				continue
+			}
+			texts := [][]byte{[]byte(strings.Join(u.Args, " "))}
+			for _, d := range pre.Deps {
+				path := d
+				if !filepath.IsAbs(d) {
+					path = filepath.Join(k.Tree.Source, d)
+				}
+				text, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				texts = append(texts, text)
+			}
+			all := cpptext.NewQuery(cpptext.Identifiers(pre.Text))
+			mentioned := map[string]bool{}
+			for _, text := range texts {
+				for _, n := range all.Mentioned([]cpptext.Hits{all.Look(text)}) {
+					mentioned[n] = true
+				}
+			}
+			var made []string
+			for _, n := range cpptext.Identifiers(pre.Text) {
+				if !mentioned[n] && !counted.MatchString(n) {
+					made = append(made, n)
+				}
+			}
+			q := cpptext.NewQuery(made)
+			var hits []cpptext.Hits
+			start := time.Now()
+			for _, text := range texts {
+				hits = append(hits, q.Look(text))
+			}
+			unmade := q.Unmade(hits)
+			t.Logf("%s: %d files, %d names made by ##, %v", u.Source, len(texts), len(made), time.Since(start).Round(time.Millisecond))
+			if len(unmade) > 0 {
+				t.Errorf("%s: not seen: %q", u.Source, unmade)
+			}
+		}
+	})
+}
+
 // compileText compiles a preprocessed text by the command of a unit.
 func compileText(t *testing.T, k *pipeline.Kernel, u kbuild.Unit, dir string, text []byte) (*elfobj.Object, error) {
 	in, out := filepath.Join(dir, "unit.i"), filepath.Join(dir, "unit.o")

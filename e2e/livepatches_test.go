@@ -349,12 +349,13 @@ func stack() scenario {
 // and the livepatch of that function must stay.
 func sleeping() scenario {
 	asleep := livetest.CheckPasses(lines(
-		"stack=/proc/$(pidof -s cat)/stack; cat $stack",
+		"stack=/proc/$(cat /tmp/reader)/stack; cat $stack",
 		`grep -q 'pipe_read+.*\[livepatch_sleeping\]' $stack`))
 	begin := livetest.Exec(lines(
 		"mkfifo /tmp/fifo",
 		"setsid sleep 1000 >/tmp/fifo 2>&1 &",
 		"setsid cat /tmp/fifo >/tmp/got 2>&1 &",
+		"echo $! >/tmp/reader",
 		"sleep 1"))
 	atOnce := livetest.CheckPasses(lines(
 		"i=0; while [ $i -lt 100 ]; do",

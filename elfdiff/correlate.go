@@ -223,7 +223,7 @@ func sharesUser(p, q *Piece) bool {
 // missing may have been inlined, and its static locals with it.
 func hasFunctions(v *View, names []string) bool {
 	for _, n := range names {
-		if !slices.ContainsFunc(v.Pieces, func(p *Piece) bool { return p.Func && p.Sym != nil && sourceName(p.Sym.Name) == n }) {
+		if !v.functions[n] {
 			return false
 		}
 	}

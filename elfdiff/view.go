@@ -167,7 +167,9 @@ type View struct {
 	kinds    map[*elfobj.Section]SectionKind
 	relocs   map[*elfobj.Section][]elfobj.Reloc
 	problems []Problem
-	jumpedTo map[*elfobj.Section][]uint64 // see jumpTargets; made when first needed
+	// functions holds the source names of all functions.
+	functions map[string]bool
+	jumpedTo  map[*elfobj.Section][]uint64 // see jumpTargets; made when first needed
 }
 
 // PieceOf returns the piece that a defined symbol names, or nil.
@@ -661,10 +663,12 @@ func (v *View) localBranch(p *Piece, code []byte, pos uint64, in arch.Inst) {
 // linkParts joins cold parts to the functions that they were split from.
 func (v *View) linkParts() {
 	byName := map[string]*Piece{}
+	v.functions = map[string]bool{}
 	for _, p := range v.Pieces {
 		if p.Func {
 			for _, s := range p.Names {
 				byName[s.Name] = p
+				v.functions[sourceName(s.Name)] = true
 			}
 		}
 	}
