@@ -161,7 +161,7 @@ func (n *numbering) checkSection(s *Section) error {
 		}
 	default:
 		if s.Size != uint64(len(s.Data)) {
-			return fmt.Errorf("Size is %#x but Data has %#x bytes", s.Size, len(s.Data))
+			return fmt.Errorf("field Size is %#x but Data has %#x bytes", s.Size, len(s.Data))
 		}
 	}
 	if s.Type != elf.SHT_RELA && (s.Target != nil || s.Relocs != nil) {
@@ -251,7 +251,7 @@ func (n *numbering) checkSymbol(s *Symbol) error {
 	}
 	if s.Section == nil {
 		if s.Shndx != elf.SHN_UNDEF && (s.Shndx < elf.SHN_LORESERVE || s.Shndx >= elf.SHN_XINDEX) {
-			return fmt.Errorf("Shndx %#x is not a reserved section index", int(s.Shndx))
+			return fmt.Errorf("field Shndx %#x is not a reserved section index", int(s.Shndx))
 		}
 		return nil
 	}

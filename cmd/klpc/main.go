@@ -180,20 +180,11 @@ func adaptCompletion(c *cobra.Command) {
 	c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
 
-// exactly and atLeast count arguments, in klpc's words.
+// exactly counts arguments, in klpc's words.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) != n {
 			return fmt.Errorf("needs %s, got %s", what, count(len(args), "argument"))
-		}
-		return nil
-	}
-}
-
-func atLeast(n int, what string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) < n {
-			return fmt.Errorf("needs %s", what)
 		}
 		return nil
 	}
