@@ -127,7 +127,7 @@ func replaced(t testing.TB, source string, pairs ...string) string {
 func symtab(t testing.TB, entries ...string) *target.Symtab {
 	t.Helper()
 	var b strings.Builder
-	for i, e := range entries {
+	for i, e := range slices.Concat([]string{"T _text"}, entries, []string{"B _end"}) {
 		fmt.Fprintf(&b, "%016x %s\n", 0xffffffff81000000+uint64(i)*0x100, e)
 	}
 	tab, err := target.ReadSystemMap(strings.NewReader(b.String()))
@@ -193,7 +193,7 @@ func bind(s *elfobj.Symbol) string {
 func references(o *elfobj.Object, s *elfobj.Section) []string {
 	var out []string
 	for _, r := range o.Relocs(s) {
-		line := "-> " + reached(r)
+		line := "-> " + reached(s, r)
 		if !slices.Contains(out, line) {
 			out = append(out, line)
 		}
@@ -201,8 +201,8 @@ func references(o *elfobj.Object, s *elfobj.Section) []string {
 	return out
 }
 
-// reached names what a relocation reaches.
-func reached(r elfobj.Reloc) string {
+// reached names what a relocation of a section reaches.
+func reached(s *elfobj.Section, r elfobj.Reloc) string {
 	switch {
 	case r.Sym == nil:
 		return "nothing"
@@ -210,16 +210,24 @@ func reached(r elfobj.Reloc) string {
 		return fmt.Sprintf("%s %s elsewhere", bind(r.Sym), r.Sym.Name)
 	case strings.HasPrefix(r.Sym.Section.Name, ".rodata.klpc_literals"):
 		off := r.Addend + int64(r.Sym.Value)
-		if r.Type == uint32(elf.R_X86_64_PC32) {
+		if r.Type == uint32(elf.R_X86_64_PC32) && s.Flags&elf.SHF_EXECINSTR != 0 {
 			off += 4
 		}
 		if off < 0 || off >= int64(len(r.Sym.Section.Data)) {
 			return "a literal with an immediate behind"
 		}
-		text, _, _ := strings.Cut(string(r.Sym.Section.Data[off:]), "\x00")
-		return fmt.Sprintf("%q", text)
+		return literal(r.Sym.Section.Data[off:])
 	case r.Sym.Type == elf.STT_SECTION:
 		return "section " + r.Sym.Section.Name
 	}
 	return r.Sym.Name
+}
+
+// literal renders a string, or the eight bytes of another constant.
+func literal(data []byte) string {
+	text, _, _ := strings.Cut(string(data), "\x00")
+	if text == "" || strings.ContainsFunc(text, func(c rune) bool { return c < '\t' || c > '~' }) {
+		return fmt.Sprintf("constant %x", data[:min(8, len(data))])
+	}
+	return fmt.Sprintf("%q", text)
 }

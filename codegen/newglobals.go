@@ -52,6 +52,9 @@ func (g newGlobals) in(object, name string) (string, error) {
 // a weak one. Callers that are not patched would go on with the old one.
 func (u *unitPlan) checkNew(q *elfdiff.Piece) {
 	for _, s := range q.Names {
+		if o := u.Diff.Orig.Named(s.Name); o != nil && o.Init {
+			continue // it was init code, and whoever called it then has gone, too
+		}
 		exists := u.defined[s.Name] != nil
 		if u.module == nil {
 			i, err := u.global(s.Name)

@@ -204,6 +204,20 @@ func (u *unitPlan) piece(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref) des
 		// outlive the module and means the original.
 		return dest{own: q}
 	}
+	if q.Init && !p.Init && !refersTo(p.Twin, q.Twin) {
+		u.problem(InitReference, p, r.Off, fmt.Sprintf("%s refers to %s, which lies in %s and is gone once the kernel has booted or the module has loaded", p.Name(), q.Name(), q.Sec.Name),
+			"let the patch add a copy under another name, outside of the init section")
+		return dest{}
+	}
+	if u.leadsInto(q) {
+		// Labels as values (computed goto): the table of the changed
+		// function must lead into the changed function.
+		if q.Kind != elfdiff.ReadOnly {
+			u.problem(elfdiff.UnknownConstruct, q, 0, fmt.Sprintf("%s is writable and holds places inside of %s, which has changed", q.Name(), p.Name()),
+				"make the table const")
+		}
+		return dest{own: q}
+	}
 	u.checkNeighbour(p, r)
 	if q.Func {
 		u.checkPointer(p, r)
@@ -220,6 +234,26 @@ func (u *unitPlan) piece(p *elfdiff.Piece, e *elfdiff.Entry, r *elfdiff.Ref) des
 	u.problem(UnresolvedSymbol, p, p.Origin()-p.Lo, fmt.Sprintf("%s refers to %s: %v", p.Name(), q.Twin.Name(), err),
 		"let the patched code avoid it, or give the kernel's own image (vmlinux or vmlinuz)")
 	return dest{}
+}
+
+// refersTo tells whether the original function did refer to it already, and so
+// knows when it may (__ref).
+func refersTo(p, q *elfdiff.Piece) bool {
+	return p != nil && slices.ContainsFunc(p.Refs, func(r elfdiff.Ref) bool { return r.To.Kind == elfdiff.InPiece && r.To.Piece == q })
+}
+
+// leadsInto tells whether a variable holds places inside of a changed function.
+func (u *unitPlan) leadsInto(q *elfdiff.Piece) bool {
+	if q.Func {
+		return false
+	}
+	for i := range q.Refs {
+		r := &q.Refs[i]
+		if r.To.Kind == elfdiff.InPiece && r.To.Piece.Func && u.changed[r.To.Piece] && r.Addend+r.Adj != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // checkTravels refuses new data that only the kernel's own build can make work.
