@@ -80,7 +80,7 @@ func (t *Tree) DryRun(ctx context.Context, job DryRunJob) (DryRunResult, error) 
 	}
 	slices.Sort(goals)
 	args := []string{"make", "-n", "-k", "-C", v.build, "--no-print-directory",
-		"-o", "prepare", "-o", "include/config/auto.conf.cmd"}
+		"-o", "prepare", "-o", "include/config/auto.conf", "-o", "include/config/auto.conf.cmd"}
 	args = slices.Concat(args, t.toolArgs(), t.MakeArgs, slices.Compact(goals))
 	r, runErr := run.Do(ctx, run.Cmd{Dir: v.build, Args: args, Env: t.env(job.Work)})
 	var failed *run.Error

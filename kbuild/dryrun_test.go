@@ -11,77 +11,21 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
 )
 
-// toyKbuild is Kbuild in small: it takes folders as goals, descends through
-// obj-y and obj-m, knows composite modules, options by file, by folder and
-// inherited, saved commands, and it remakes the configuration when a Kconfig
-// file is newer, as the real one does even for make -n.
-var toyKbuild = map[string]string{
-	"Makefile": `abs_srctree := $(realpath $(dir $(lastword $(MAKEFILE_LIST))))
-ifeq ($(abs_srctree),$(CURDIR))
-srctree := .
-else ifeq ($(abs_srctree)/,$(dir $(CURDIR)))
-srctree := ..
-else
-srctree := $(abs_srctree)
-endif
-VPATH := $(filter-out .,$(srctree))
-export srctree VPATH
-include include/config/auto.conf
-include/config/auto.conf: .config $(srctree)/Kconfig
-	echo CONFIG_NEW=y >> $@
-	touch include/config/NEW
-.PHONY: prepare . $(MAKECMDGOALS)
-$(MAKECMDGOALS): .
-.: prepare
-	$(MAKE) -f $(srctree)/scripts/Makefile.build obj=. $(MAKECMDGOALS)
-prepare:
-	touch prepared
-`,
-	"Kbuild":  "obj-y += fs/ net/ init/\n",
-	"Kconfig": "config X\n",
-	"scripts/Makefile.build": `obj-y :=
-obj-m :=
-.PHONY: this FORCE
-this:
-include include/config/auto.conf
-dir := $(srctree)/$(obj)
-include $(or $(wildcard $(dir)/Kbuild),$(dir)/Makefile)
-inherited += $(subdir-ccflags-y)
-export inherited
-prefix := $(if $(filter .,$(obj)),,$(obj)/)
-members = $(or $($(1:.o=-y)),$(1))
-objects-y := $(foreach o,$(filter %.o,$(obj-y)),$(call members,$o))
-objects-m := $(foreach o,$(filter %.o,$(obj-m)),$(call members,$o))
-name = $(or $(strip $(foreach m,$(basename $(filter %.o,$(obj-y) $(obj-m))),$(if $(filter $(1).o,$($(m)-y)),$(m)))),$(1))
-objects := $(addprefix $(prefix),$(objects-y) $(objects-m))
-subdirs := $(addprefix $(prefix),$(patsubst %/,%,$(filter %/,$(obj-y) $(obj-m))))
-goals := $(filter-out .,$(MAKECMDGOALS))
--include $(foreach o,$(wildcard $(objects)),$(dir $o).$(notdir $o).cmd)
-ifneq ($(obj),.)
-$(shell mkdir -p $(obj) $(dir $(objects)))
-endif
-cmd = gcc -Wp,-MMD,$(@D)/.$(@F).d -I$(srctree)/include -I./include -include $(srctree)/include/linux/kconfig.h -D__KERNEL__ -m64 \
- -mcmodel=kernel -fno-pic -fmacro-prefix-map=$(srctree)/= -O2 -g $(strip $(inherited) $(ccflags-y) $(CFLAGS_$(*F).o) $(if $(filter $(@:$(prefix)%=%),$(objects-m)),-DMODULE)) -DKBUILD_MODNAME='"$(call name,$*)"' -c -o $@ $<
-$(objects): $(prefix)%.o: $(prefix)%.c FORCE
-	$(if $(filter-out $(savedcmd_$@),$(cmd)),$(cmd))
-this: $(objects) $(subdirs)
-ifneq ($(goals),)
-$(goals): $(if $(filter $(obj)/,$(goals)),this,$(foreach d,$(subdirs),$(if $(filter $d/%,$(goals)),$d)))
-endif
-.PHONY: $(subdirs) $(goals)
-$(subdirs):
-	$(MAKE) -f $(srctree)/scripts/Makefile.build obj=$@ $(filter $@/%,$(goals))
-`,
-	"init/Makefile": "obj-y := main.o\n",
-	"fs/Makefile":   "obj-y += proc/ deep/\nobj-m += toyfs.o\ntoyfs-y := super.o sub/inode.o\n",
-	"fs/super.c":    "int super;\n", "fs/sub/inode.c": "int inode;\n",
-	"fs/proc/Makefile": "obj-y += cmdline.o\nobj-$(CONFIG_OFF) += off.o\n",
-	"fs/proc/off.c":    "int off;\n",
-	"fs/deep/Makefile": "subdir-ccflags-y := -DDEEP\nobj-y += er/\n", "fs/deep/er/Makefile": "obj-y += x.o\n",
-	"fs/deep/er/x.c": "int x;\n",
-	"net/Kbuild":     "obj-m += only.o\n", "net/Makefile": "$(error not this one)\n", "net/only.c": "int only;\n",
+// toyKbuild is Kbuild in small, with files for it to build.
+func toyKbuild(t *testing.T) map[string]string {
+	t.Helper()
+	a, err := txtar.ParseFile("../testdata/toykernel.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for _, f := range a.Files {
+		files[f.Name] = string(f.Data)
+	}
+	return files
 }
 
 // toyKernel is a toy tree with the toy Kbuild, built by it as far as .cmd files
@@ -90,7 +34,7 @@ func toyKernel(t *testing.T, l layout) *Tree {
 	t.Helper()
 	tree := toyTree(t, l)
 	makefile := read(t, filepath.Join(tree.Build, "Makefile"))
-	write(t, tree.Source, toyKbuild)
+	write(t, tree.Source, toyKbuild(t))
 	write(t, tree.Build, map[string]string{"include/config/auto.conf": "CONFIG_X=y\n", "include/config/auto.conf.cmd": "", "tools/objtool/objtool": "tool"})
 	if l.build != "linux" {
 		write(t, tree.Build, map[string]string{"Makefile": string(makefile)})
@@ -145,7 +89,7 @@ func TestDryRun(t *testing.T) {
 					files: map[string]*[]byte{"fs/proc/Makefile": content("obj-y += cmdline.o new.o\nCFLAGS_new.o := -DNEW=1\n"), "fs/proc/new.c": content("int n;\n")},
 					want:  []string{"fs/proc/cmdline.o ", "fs/proc/new.o  -DNEW=1"}},
 				{name: "a new file in a module", folders: []string{"fs"},
-					files: map[string]*[]byte{"fs/Makefile": content(toyKbuild["fs/Makefile"] + "toyfs-y += sub/new.o\n"), "fs/sub/new.c": content("int n;\n")},
+					files: map[string]*[]byte{"fs/Makefile": content(toyKbuild(t)["fs/Makefile"] + "toyfs-y += sub/new.o\n"), "fs/sub/new.c": content("int n;\n")},
 					want:  []string{"fs/sub/inode.o toyfs", "fs/sub/new.o toyfs", "fs/super.o toyfs"}},
 				{name: "a new folder", folders: []string{"fs", "fs/new"},
 					files: map[string]*[]byte{"fs/Makefile": content("obj-y += new/\n"), "fs/new/Makefile": content("obj-y := n.o m/n.o\n"),
