@@ -270,15 +270,19 @@ func arguments(c Config, accel Accel, initrd, port string) []string {
 	// tsc=unstable: take the HPET's time instead. On a busy host Linux 6.12
 	// calibrates the translated TSC so wrongly that its clock ran 20 times too fast.
 	kernel := "console=ttyS0 panic=-1 tsc=unstable"
+	// One thread for all processors: with one each, a processor may run into the
+	// int3 that another has just put in and taken out of the code again
+	// (text_poke_bp, at the start of a transition on 6.12), and the kernel panics.
+	emulator := "tcg,thread=single"
 	if accel == KVM {
-		cpu = "host"
+		emulator, cpu = "kvm", "host"
 		kernel = "console=ttyS0 panic=-1"
 	}
 	if c.Append != "" {
 		kernel += " " + c.Append
 	}
 	return []string{c.QEMU,
-		"-accel", string(accel), "-cpu", cpu,
+		"-accel", emulator, "-cpu", cpu,
 		"-m", fmt.Sprint(c.MemoryMB), "-smp", fmt.Sprint(c.CPUs),
 		"-kernel", c.Kernel, "-initrd", initrd,
 		"-append", kernel,

@@ -22,7 +22,7 @@ func fakeQEMU(t *testing.T, body string) Config {
 	head := `#!/bin/sh
 while [ $# -gt 0 ]; do
 	case $1 in
-	-accel) accel=$2 ;;
+	-accel) accel=${2%%,*} ;;
 	-initrd) initrd=$2 ;;
 	file,id=port,path=*) port=${1#file,id=port,path=} ;;
 	esac
@@ -191,7 +191,7 @@ func TestArguments(t *testing.T) {
 		accel Accel
 		want  string
 	}{
-		{TCG, "qemu-system-x86_64 -accel tcg -cpu max,la57=off -m 512 -smp 2 -kernel bzImage -initrd I " +
+		{TCG, "qemu-system-x86_64 -accel tcg,thread=single -cpu max,la57=off -m 512 -smp 2 -kernel bzImage -initrd I " +
 			"-append console=ttyS0 panic=-1 tsc=unstable loglevel=7 -nodefaults -display none -monitor none " +
 			"-no-reboot -serial stdio -chardev file,id=port,path=P -serial chardev:port"},
 		{KVM, "qemu-system-x86_64 -accel kvm -cpu host -m 512 -smp 2 -kernel bzImage -initrd I " +
