@@ -17,6 +17,7 @@ import (
 // This assumes
 //   - that the compiler drops static functions and variables that nothing uses:
 //     gcc from -O1 on, without -fno-toplevel-reorder or -fkeep-*;
+//   - that enums are not shortened (-fshort-enums);
 //   - that its code does not depend on how many declarations came before. gcc
 //     numbers declarations, and the numbers show in the names of local symbols
 //     such as "once.12";
@@ -59,7 +60,7 @@ func Compare(orig, patched []byte) Verdict {
 	if bytes.Equal(orig, patched) {
 		return Verdict{Outcome: Same}
 	}
-	p := &pool{names: newNames(1<<15)}
+	p := &pool{names: newNames(1 << 15)}
 	a := p.split(orig)
 	b, differ := p.splitLike(patched, a)
 	if p.sameTokens(orig[:len(orig)-differ.after], patched[:len(patched)-differ.after], differ.before) {

@@ -136,6 +136,7 @@ func TestCompare(t *testing.T) {
 		{"enumerator in use changed", "enum e { A = 1, B }; int v = A;", "enum e { A = 2, B }; int v = A;", differs("e")},
 		{"enumerator that makes the type signed", "enum e { A = 1, B }; enum e v = A;", "enum e { A = 1, B = -1 }; enum e v = A;", differs("e")},
 		{"enumerator after an expression", "enum e { A = X, B }; int v = A;", "enum e { A = X, B, C }; int v = A;", differs("e")},
+		{"enumerator that makes a packed enum longer", "enum e { A, B } __attribute__((packed)); enum e v = A;", "enum e { A, B = 300 } __attribute__((packed)); enum e v = A;", differs("e")},
 		{"attribute of an enum", "enum e { A, B }; int v = A;", "enum e { A, B } __attribute__((packed)); int v = A;", differs("e")},
 
 		{"typedef", "typedef int t;", "typedef long t;", unreachable},

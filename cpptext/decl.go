@@ -21,6 +21,7 @@ import "bytes"
 
 // attributes are what __attribute__ says, as far as it matters here.
 type attributes struct {
+	any       bool
 	keep      bool // emitted although nothing refers to it
 	section   bool
 	gnuInline bool
@@ -91,7 +92,7 @@ func (p *pool) parse(t *text) {
 	}
 	it.declared.to, it.mentions.to, it.deferred.to = p.marks()
 	it.enums.to = uint32(len(p.enums))
-	if it.kind == inert && r.enumEnd != 0 {
+	if it.kind == inert && r.enumEnd != 0 && !r.attrs.any {
 		it.enumEnd = r.toks[r.enumEnd].start - it.start
 	}
 	if forward {
@@ -393,8 +394,9 @@ func (r *reader) tagged(s *specifiers, w word) {
 
 // enumerators reads the body of an enum. If each value is the one before plus
 // one, or a small decimal number, then what follows an enumerator changes neither
-// its value nor the enum's type (unsigned int, as no value is negative): such an
-// enum is noted, so that only its part up to the last one in use is compared.
+// its value nor the enum's type (unsigned int, as no value is negative and no
+// attribute says otherwise): such an enum is noted, so that only its part up to the
+// last one in use is compared.
 func (r *reader) enumerators(end int) {
 	plain := r.within == 0 && r.enumEnd == 0
 	from := len(r.pool.enums)

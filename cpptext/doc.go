@@ -6,8 +6,8 @@
 // counts as code that is emitted. Sources: C11 (ISO/IEC 9899:2011) section 6.9
 // and the GNU extensions in the manual of GCC 12, chapter 6.
 //
-// Compare works on two preprocessed texts of a unit and needs no assumption but
-// the ones in compare.go. ChangedNames, Scan and Query work on unpreprocessed
-// files, so that most readers of a header need not be preprocessed at all; what
-// they assume is in paste.go.
+// Compare works on two preprocessed texts of a unit; why it may be believed, and
+// what it assumes, is in compare.go. Changes and Query work on files as they are,
+// so that many readers of a header need not even be preprocessed; what they assume
+// is in header.go and paste.go.
 package cpptext

@@ -36,7 +36,7 @@ type Change struct {
 // Changes finds the names that differ between two versions of a header. It is
 // false if the edit may be seen by text that mentions none.
 func Changes(oldHeader, newHeader []byte) (Change, bool) {
-	h := &headers{names: newNames(1<<10)}
+	h := &headers{names: newNames(1 << 10)}
 	old, ok1 := h.cut(oldHeader)
 	now, ok2 := h.cut(newHeader)
 	if !ok1 || !ok2 || !h.align(old, now) || !h.close(old, now) {
@@ -209,7 +209,15 @@ func (h *headers) align(old, now []chunk) bool {
 	return true
 }
 
-// matchLongest finds a longest common subsequence, and returns the runs of
+// weight makes it most important that conditions match.
+func (k chunk) weight() int32 {
+	if k.kind == opening || k.kind == middle || k.kind == closing {
+		return 1000
+	}
+	return 1
+}
+
+// matchLongest finds a heaviest common subsequence, and returns the runs of
 // chunks between its elements: those of a and those of b.
 func matchLongest(a, b []chunk) (runs [][]chunk) {
 	width := len(b) + 1
@@ -217,10 +225,9 @@ func matchLongest(a, b []chunk) (runs [][]chunk) {
 	for i := len(a) - 1; i >= 0; i-- {
 		for j := len(b) - 1; j >= 0; j-- {
 			if bytes.Equal(a[i].text, b[j].text) {
-				best[i*width+j] = best[(i+1)*width+j+1] + 1
-			} else {
-				best[i*width+j] = max(best[(i+1)*width+j], best[i*width+j+1])
+				best[i*width+j] = best[(i+1)*width+j+1] + a[i].weight()
 			}
+			best[i*width+j] = max(best[i*width+j], best[(i+1)*width+j], best[i*width+j+1])
 		}
 	}
 	i, j := 0, 0
@@ -229,12 +236,12 @@ func matchLongest(a, b []chunk) (runs [][]chunk) {
 		runs = append(runs, a[fromA:i], b[fromB:j])
 	}
 	for i < len(a) && j < len(b) {
-		switch {
-		case bytes.Equal(a[i].text, b[j].text):
+		switch here := best[i*width+j]; {
+		case bytes.Equal(a[i].text, b[j].text) && here == best[(i+1)*width+j+1]+a[i].weight():
 			cut()
 			i, j = i+1, j+1
 			fromA, fromB = i, j
-		case best[(i+1)*width+j] >= best[i*width+j+1]:
+		case here == best[(i+1)*width+j]:
 			i++
 		default:
 			j++
@@ -356,7 +363,11 @@ func plainTokens(k *chunk) (out []token, ok bool) {
 	var open []int
 	for i := 0; i < len(k.toks); i++ {
 		t := k.toks[i]
-		if name := string(k.src[t.start:t.end]); t.kind == ident && (wordOf(t.id) == kwExtension || wordOf(t.id) == kwAttribute || annotations[name]) {
+		var name string
+		if t.kind == ident {
+			name = string(k.src[t.start:t.end])
+		}
+		if t.kind == ident && (wordOf(t.id) == kwExtension || wordOf(t.id) == kwAttribute || annotations[name]) {
 			from := i
 			if i+1 < len(k.toks) && k.toks[i+1].is('(') {
 				i = int(k.toks[i+1].id)
@@ -423,7 +434,7 @@ func (d *rawReader) read() ([]string, bool) {
 	case d.toks[n-1].is('}'):
 		ok = d.definition()
 	case !d.toks[n-1].is(';'):
-	case w == kwTypedef || w == kwStruct || w == kwEnum:
+	case w == kwTypedef, (w == kwStruct || w == kwEnum) && (n == 3 || slices.ContainsFunc(d.toks, func(t token) bool { return t.is('{') })):
 		ok = d.typeDefinition()
 	default:
 		ok = d.declaration()
@@ -576,33 +587,34 @@ func (d *rawReader) declaration() bool {
 			d.names = append(d.names, d.text(i))
 			if next.is('=') {
 				// More declarators are not looked for.
-				return typed && !slices.ContainsFunc(d.toks[i:], d.topComma(i))
+				return typed && !topComma(d.toks[i+1:])
 			}
 		case t.kind == ident:
 			typed = true
 		case t.is('['):
 			i = int(t.id)
 			if d.toks[i+1].is('=') {
-				return typed && !slices.ContainsFunc(d.toks[i:], d.topComma(i))
+				return typed && !topComma(d.toks[i+1:])
 			}
 		}
 	}
 	return typed && len(d.names) > 0
 }
 
-// topComma returns a test for commas outside brackets, behind the token with an
-// index.
-func (d *rawReader) topComma(from int) func(token) bool {
+// topComma tells whether there is a comma outside brackets.
+func topComma(toks []token) bool {
 	depth := 0
-	return func(t token) bool {
+	for _, t := range toks {
 		switch {
 		case t.is('(') || t.is('[') || t.is('{'):
 			depth++
 		case t.is(')') || t.is(']') || t.is('}'):
 			depth--
+		case t.is(',') && depth == 0:
+			return true
 		}
-		return depth == 0 && t.is(',')
 	}
+	return false
 }
 
 // inside notes the tags and enumerators that are declared in braces. A macro

@@ -98,6 +98,7 @@ func (r *reader) keepStatement(at int) {
 // attribute reads __attribute__((…)). The names of attributes are no mentions;
 // what stands in their parentheses is.
 func (r *reader) attribute() {
+	r.attrs.any = true
 	r.i++
 	outer := r.peek()
 	if !outer.is('(') || r.i+1 >= len(r.toks) || !r.toks[r.i+1].is('(') {

@@ -60,13 +60,9 @@ func sample(k *pipeline.Kernel, n int) []kbuild.Unit {
 // and enums get one more member in front), and compiles it: no code may change.
 func TestStockSpoiled(t *testing.T) {
 	eachKernel(t, func(t *testing.T, k *pipeline.Kernel) {
-		for _, u := range sample(k, 8) {
+		for _, u := range sample(k, 4) {
 			dir := t.TempDir()
-			pre, err := k.Tree.Preprocess(t.Context(), kbuild.CompileJob{Unit: u, Out: filepath.Join(dir, "unit"), Extra: []string{"-P"}})
-			if err != nil {
-				t.Errorf("%s: %v", u.Source, err)
-				continue
-			}
+			pre := preprocess(t, k, kbuild.CompileJob{Unit: u, Out: filepath.Join(dir, "unit")})
 			text, spoiled, n := spoil(t, pre.Text)
 			start := time.Now()
 			v := cpptext.Compare(text, spoiled)
@@ -95,7 +91,7 @@ var (
 )
 
 // padded are structs that others are padded to the size of.
-var padded = []string{"__call_single_data", "__call_single_node", "in_addr", "llist_node"}
+var padded = []string{"__call_single_data", "__call_single_node", "in_addr", "llist_node", "atomic_t"}
 
 // spoil returns the text without assertions, and that with all changed or
 // removed that is not reached.
@@ -115,6 +111,9 @@ func spoil(t *testing.T, src []byte) (plain, spoiled []byte, n int) {
 		}
 		a.WriteString(it.Text)
 		switch m := aggregate.FindString(it.Text); {
+		case it.Reached && it.PlainEnum > 0:
+			head := strings.TrimRight(it.Text[:it.PlainEnum], " \n\t,")
+			fmt.Fprintf(&b, "%s, klpc_spoiled_%d %s", head, n, it.Text[it.PlainEnum:])
 		case it.Reached || !it.Inert || slices.Contains(padded, it.Name):
 			b.WriteString(it.Text)
 			continue
@@ -139,38 +138,50 @@ func spoil(t *testing.T, src []byte) (plain, spoiled []byte, n int) {
 // counted are names that hold a number from __COUNTER__ or __LINE__.
 var counted = regexp.MustCompile(`^__UNIQUE_ID_|^__compiletime_assert_|^__initcall__|^__BTF_ID__|[0-9]{2}`)
 
+var words = regexp.MustCompile(`\w+`)
+
+// file is a file that a unit reads.
+type file struct {
+	name string // tree-relative, or absolute
+	text []byte
+}
+
+// readFiles returns what a unit reads, and its command line.
+func readFiles(t *testing.T, k *pipeline.Kernel, u kbuild.Unit, pre kbuild.CompileResult) []file {
+	files := []file{{text: []byte(strings.Join(u.Args, " "))}}
+	for _, d := range pre.Deps {
+		path := d
+		if !filepath.IsAbs(d) {
+			path = filepath.Join(k.Tree.Source, d)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file{name: d, text: text})
+	}
+	return files
+}
+
 // TestStockPasted takes the identifiers of preprocessed units that stand in none
 // of the files that were read: those that ## has made. Sees must say so.
 func TestStockPasted(t *testing.T) {
 	eachKernel(t, func(t *testing.T, k *pipeline.Kernel) {
-		for _, u := range sample(k, 24) {
-			pre, err := k.Tree.Preprocess(t.Context(), kbuild.CompileJob{Unit: u, Out: filepath.Join(t.TempDir(), "unit"), Extra: []string{"-P"}})
-			if err != nil {
-				t.Errorf("%s: %v", u.Source, err)
-				continue
+		for _, u := range sample(k, 6) {
+			pre := preprocess(t, k, kbuild.CompileJob{Unit: u, Out: filepath.Join(t.TempDir(), "unit")})
+			var texts [][]byte
+			for _, f := range readFiles(t, k, u, pre) {
+				texts = append(texts, f.text)
 			}
-			texts := [][]byte{[]byte(strings.Join(u.Args, " "))}
-			for _, d := range pre.Deps {
-				path := d
-				if !filepath.IsAbs(d) {
-					path = filepath.Join(k.Tree.Source, d)
-				}
-				text, err := os.ReadFile(path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				texts = append(texts, text)
-			}
-			all := cpptext.NewQuery(cpptext.Identifiers(pre.Text))
-			mentioned := map[string]bool{}
+			written := map[string]bool{}
 			for _, text := range texts {
-				for _, n := range all.Mentioned([]cpptext.Hits{all.Look(text)}) {
-					mentioned[n] = true
+				for _, w := range words.FindAll(text, -1) {
+					written[string(w)] = true
 				}
 			}
 			var made []string
 			for _, n := range cpptext.Identifiers(pre.Text) {
-				if !mentioned[n] && !counted.MatchString(n) {
+				if !written[n] && !counted.MatchString(n) {
 					made = append(made, n)
 				}
 			}
@@ -187,6 +198,169 @@ func TestStockPasted(t *testing.T) {
 			}
 		}
 	})
+}
+
+var inlineFunction = regexp.MustCompile(`(?m)^static (?:__always_inline|inline) [^;{}()#]*?\b(\w+)\([^;{}#]*\)\n\{`)
+
+// TestStockHeaders changes inline functions in the headers that a unit reads, one
+// at a time. If the files say that the unit cannot see the change, then its
+// preprocessed text must say so as well.
+func TestStockHeaders(t *testing.T) {
+	eachKernel(t, func(t *testing.T, k *pipeline.Kernel) {
+		r := rand.New(rand.NewPCG(5, 6))
+		count := map[string]int{}
+		var inText, inFiles time.Duration
+		for _, u := range sample(k, 4) {
+			pre := preprocess(t, k, kbuild.CompileJob{Unit: u, Out: filepath.Join(t.TempDir(), "unit")})
+			items, _ := cpptext.Items(pre.Text)
+			files := readFiles(t, k, u, pre)
+			for range 25 {
+				header, at, name := pickFunction(r, files)
+				text := editFunction(pre.Text, items, name)
+				if text == nil {
+					continue // not compiled in this configuration
+				}
+				start := time.Now()
+				v := cpptext.Compare(pre.Text, text)
+				inText += time.Since(start)
+				start = time.Now()
+				seen := seesEdit(files, header, slices.Concat(header.text[:at], []byte(";"), header.text[at:]))
+				inFiles += time.Since(start)
+				count[seen+", "+string(v.Outcome)]++
+				if seen == "not seen" && v.Outcome == cpptext.Differs {
+					t.Errorf("%s: %s in %s: not seen by the files, but the texts differ in %q", u.Source, name, header.name, v.Names)
+				}
+			}
+		}
+		t.Logf("%v; by texts in %v, by files in %v", count, inText.Round(time.Millisecond), inFiles.Round(time.Millisecond))
+	})
+}
+
+// pickFunction draws an inline function of a header, and returns where its body
+// begins.
+func pickFunction(r *rand.Rand, files []file) (header file, at int, name string) {
+	for {
+		f := files[r.IntN(len(files))]
+		if !strings.HasSuffix(f.name, ".h") {
+			continue
+		}
+		if all := inlineFunction.FindAllSubmatchIndex(f.text, -1); len(all) > 0 {
+			m := all[r.IntN(len(all))]
+			return f, m[1], string(f.text[m[2]:m[3]])
+		}
+	}
+}
+
+// editFunction makes the same edit in the preprocessed text.
+func editFunction(src []byte, items []cpptext.Item, name string) []byte {
+	for _, it := range items {
+		if it.Name == name && strings.HasPrefix(it.Text, "static") && strings.HasSuffix(it.Text, "}") {
+			at := it.At + strings.Index(it.Text, "{") + 1
+			return slices.Concat(src[:at], []byte(";"), src[at:])
+		}
+	}
+	return nil
+}
+
+// seesEdit tells whether the files of a unit may see an edit of one of them.
+func seesEdit(files []file, header file, edited []byte) string {
+	c, ok := cpptext.Changes(header.text, edited)
+	if !ok {
+		return "not known"
+	}
+	q := cpptext.NewQuery(c.Names)
+	var hits []cpptext.Hits
+	for _, f := range files {
+		if f.name == header.name {
+			f.text = c.Rest
+		}
+		hits = append(hits, q.Look(f.text))
+	}
+	if q.Sees(hits) {
+		return "seen"
+	}
+	return "not seen"
+}
+
+// edits are changes of headers that many units read.
+var edits = []struct{ name, file, old, now string }{
+	{"inline function", "include/linux/list.h", "\tfirst = head->next;\n", "\tfirst = head->next->next;\n"},
+	{"inline function in use", "include/linux/fs.h", "return sb->s_flags & SB_RDONLY;", "return sb->s_flags & SB_NOSUID;"},
+	{"struct", "include/linux/mempool.h", "typedef struct mempool_s {\n", "typedef struct mempool_s {\n\tlong klpc;\n"},
+	{"struct in use", "include/linux/fs.h", "\nstruct dir_context {\n", "\nstruct dir_context {\n\tlong klpc;\n"},
+	{"enumerator", "include/linux/mmzone.h", "NR_VM_ZONE_STAT_ITEMS };", "KLPC, NR_VM_ZONE_STAT_ITEMS };"},
+	{"macro", "include/linux/err.h", "(unsigned long)-MAX_ERRNO)", "(unsigned long)-MAX_ERRNO - 1)"},
+	{"counter", "include/linux/err.h", "#endif /* _LINUX_ERR_H */", "static inline void klpc(int x) { BUILD_BUG_ON(x); }\n#endif /* _LINUX_ERR_H */"},
+}
+
+// TestStockEdits edits headers, and holds what Compare says of three units
+// against their objects.
+func TestStockEdits(t *testing.T) {
+	eachKernel(t, func(t *testing.T, k *pipeline.Kernel) {
+		for _, source := range []string{"fs/readdir.c", "lib/uuid.c", "mm/mempool.c"} {
+			units, err := k.Tree.UnitsOf(source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			job := kbuild.CompileJob{Unit: units[0], Out: filepath.Join(t.TempDir(), "unit.o")}
+			orig, pre := compileUnit(t, k, job), preprocess(t, k, job)
+			for _, e := range edits {
+				old, err := os.ReadFile(filepath.Join(k.Tree.Source, e.file))
+				if err != nil {
+					t.Fatal(err)
+				}
+				now := bytes.Replace(old, []byte(e.old), []byte(e.now), 1)
+				if bytes.Equal(old, now) {
+					t.Fatalf("%s: %s has no %q", e.name, e.file, e.old)
+				}
+				if job.Shadow, err = kbuild.NewShadow(k.Tree, t.TempDir(), map[string]*[]byte{e.file: &now}); err != nil {
+					t.Fatal(err)
+				}
+				v := cpptext.Compare(pre.Text, preprocess(t, k, job).Text)
+				objects := "not compiled"
+				if v.Outcome != cpptext.Same {
+					d, err := elfdiff.Compare(orig, compileUnit(t, k, job))
+					if err != nil {
+						t.Fatal(err)
+					}
+					objects = "objects " + string(d.Verdict)
+					if v.Outcome == cpptext.Unreachable && d.Verdict != elfdiff.Unchanged {
+						t.Errorf("%s, %s: unreachable, but the objects are %s", source, e.name, d.Verdict)
+					}
+				}
+				seen := seesEdit(readFiles(t, k, job.Unit, pre), file{name: e.file, text: old}, now)
+				t.Logf("%s, %s: by files %s, by texts %s %q, %s", source, e.name, seen, v.Outcome, v.Names, objects)
+				if seen == "not seen" && v.Outcome == cpptext.Differs {
+					t.Errorf("%s, %s: not seen by the files, but the texts differ", source, e.name)
+				}
+			}
+		}
+	})
+}
+
+func preprocess(t *testing.T, k *pipeline.Kernel, job kbuild.CompileJob) kbuild.CompileResult {
+	job.Extra = []string{"-P"}
+	pre, err := k.Tree.Preprocess(t.Context(), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pre
+}
+
+func compileUnit(t *testing.T, k *pipeline.Kernel, job kbuild.CompileJob) *elfobj.Object {
+	job.Extra = []string{"-ffunction-sections", "-fdata-sections"}
+	if _, err := k.Tree.Compile(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(job.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := elfobj.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
 
 // compileText compiles a preprocessed text by the command of a unit.

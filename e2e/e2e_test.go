@@ -84,33 +84,31 @@ func seriesOf(release string) string {
 	return strings.Join(strings.SplitN(release, ".", 3)[:2], ".")
 }
 
-// newest returns the newest cloud kernel of a series that apt offers, or "".
+// newest returns the newest cloud kernel of a series that apt can fetch, or "".
 func newest(t *testing.T, series string) string {
 	t.Helper()
-	out, err := exec.Command("apt-cache", "pkgnames", "linux-headers-"+series+".").Output()
+	names, err := exec.Command("apt-cache", "pkgnames", "linux-headers-"+series+".").Output()
 	if err != nil {
 		t.Fatalf("apt-cache pkgnames: %v", err)
 	}
-	var all []string
-	for _, name := range strings.Fields(string(out)) {
-		if r := strings.TrimPrefix(name, "linux-headers-"); strings.HasSuffix(r, "-cloud-amd64") && offered(t, name) {
-			all = append(all, r)
-		}
-	}
-	if len(all) == 0 {
+	packages := slices.DeleteFunc(strings.Fields(string(names)), func(n string) bool { return !strings.HasSuffix(n, "-cloud-amd64") })
+	if len(packages) == 0 {
 		return ""
 	}
-	return slices.MaxFunc(all, distro.CompareVersions)
-}
-
-// offered tells whether apt can fetch a package.
-func offered(t *testing.T, name string) bool {
-	t.Helper()
-	out, err := exec.Command("apt-cache", "madison", name).Output()
+	// Names are known of packages that are gone, too. Lines are "name | version | where".
+	offers, err := exec.Command("apt-cache", append([]string{"madison"}, packages...)...).Output()
 	if err != nil {
-		t.Fatalf("apt-cache madison %s: %v", name, err)
+		t.Fatalf("apt-cache madison: %v", err)
 	}
-	return strings.Contains(string(out), "Packages")
+	best := ""
+	for line := range strings.Lines(string(offers)) {
+		name, _, _ := strings.Cut(line, "|")
+		release := strings.TrimPrefix(strings.TrimSpace(name), "linux-headers-")
+		if strings.Contains(line, "Packages") && (best == "" || distro.CompareVersions(release, best) > 0) {
+			best = release
+		}
+	}
+	return best
 }
 
 // kernel is a stock kernel that is ready to build for.

@@ -12,7 +12,7 @@ func scenarios() []scenario {
 		{name: "cmdline", patched: []string{"vmlinux cmdline_proc_show"},
 			steps: onOff("cmdline", part{check: "grep -q livepatch=1 /proc/cmdline"})},
 		{name: "module", patched: []string{"dummy dummy_get_stats64"}, steps: moduleSteps},
-		threeFiles(), data(), split(), special(), readdir(), systemCall(), replace(), stack(), sleeping(), callbacks(),
+		bridge(), threeFiles(), data(), split(), special(), readdir(), systemCall(), replace(), stack(), sleeping(), callbacks(),
 	}
 }
 
@@ -94,6 +94,25 @@ func moduleSteps(k kernel) []livetest.Step {
 		livetest.Insmod("dummy"), onOff("module", part{check: reads, meanwhile: again})(k), livetest.Rmmod("dummy"),
 		load("module"), livetest.Insmod("dummy"), livetest.CheckPasses(reads), again,
 		unload("module"), livetest.CheckFails(reads), livetest.Rmmod("dummy"))
+}
+
+// bridge: the patched module is there before the livepatch, and comes after it
+// together with the module that it needs.
+func bridge() scenario {
+	check := lines(mark,
+		"brctl addbr br9 && brctl addif br9 dummy0 && ip link set dummy0 up && ip link set br9 up || exit 1",
+		"before=$(cat /sys/class/net/dummy0/statistics/tx_packets)",
+		"echo 1 >/sys/class/net/br9/bridge/stp_state; sleep 1; ip link set br9 down",
+		`sent=$(($(cat /sys/class/net/dummy0/statistics/tx_packets) - before)); since; echo "sent $sent"`,
+		"brctl delbr br9",
+		"[ $sent -gt 0 ] && since | grep -q 'livepatch: bpdu on dummy0' && since | grep -q 'livepatch: address .* is local'")
+	return scenario{name: "bridge", patched: []string{"bridge br_send_bpdu", "bridge fdb_add_local", "bridge fdb_find_rcu"},
+		steps: func(k kernel) []livetest.Step {
+			there := steps(livetest.Insmod("dummy"), livetest.Insmod("bridge"))
+			gone := steps(livetest.Rmmod("bridge"), livetest.Rmmod("stp"), livetest.Rmmod("llc"), livetest.Rmmod("dummy"))
+			return steps(there, onOff("bridge", part{check: check})(k), gone,
+				load("bridge"), there, livetest.CheckPasses(check), unload("bridge"), livetest.CheckFails(check), gone)
+		}}
 }
 
 // threeFiles: each reader of the counter must get a higher number.
@@ -202,13 +221,18 @@ func special() scenario {
 		// One letter for each page of each buffer.
 		`[ "$(dd if=/dev/zero bs=64k count=16 2>/dev/null | tr -d '\000' | wc -c)" = 256 ]`)
 	return scenario{name: "special", tool: "faults",
-		livepatches: []livepatch{{name: "special", patches: []string{"jump-label", "tracepoint", "user-access", "pr-debug", "module-pr-debug"}}},
+		livepatches: []livepatch{{name: "special", patches: []string{"jump-label", "tracepoint", "user-access", "pr-debug", "module-pr-debug", "static-cpu-has"}}},
 		patched: []string{"vmlinux proc_sched_show_task", "vmlinux __set_task_comm", "vmlinux read_zero", "vmlinux parse_args",
-			"binfmt_misc bm_register_write"},
-		sections: []string{"__jump_table", "__bug_table", "__dyndbg"},
+			"binfmt_misc bm_register_write", "vmlinux walk_pgd_range"},
+		sections: []string{"__jump_table", "__bug_table", "__dyndbg", ".altinstructions"},
 		steps: onOff("special", jumpLabel(), tracepoint(),
 			part{name: "user-access", check: zero, meanwhile: steps(livetest.CheckPasses("faults"))},
-			prDebug(), modulePrDebug())}
+			prDebug(), modulePrDebug(),
+			part{name: "static-cpu-has", check: lines(
+				"printf klpc-walk >/proc/$$/comm",
+				`n=0; while read -r key value rest; do`,
+				`	[ "$key" = Rss: ] && n=$((n + 1)) && [ "$value" != 0 ] && exit 1`,
+				`done </proc/$$/smaps; [ $n -gt 0 ]`)})}
 }
 
 // jumpLabel: the key is on when the livepatch is loaded, and then switched.

@@ -9,6 +9,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,12 +74,14 @@ func testLivepatches(t *testing.T, k kernel) {
 	start := time.Now()
 	buildAll(t, k, all)
 	t.Logf("%d scenarios are built after %.0f s", len(all), time.Since(start).Seconds())
-	report := bootAll(t, k, all)
+	var console bytes.Buffer
+	report := bootAll(t, k, all, &console)
 	for _, b := range all {
 		t.Run(b.name, func(t *testing.T) { b.judge(t, k, report) })
 	}
 	if report != nil && len(report.Console) > 0 {
-		t.Errorf("the guest did not come to its end; the console's last lines:\n%s", strings.Join(report.Console, "\n"))
+		lines := strings.Split(console.String(), "\n")
+		t.Errorf("the guest did not come to its end; the console's last lines:\n%s", strings.Join(lines[max(0, len(lines)-100):], "\n"))
 	}
 }
 
@@ -147,12 +150,13 @@ func problems(r *pipeline.Report) string {
 }
 
 // bootAll runs the steps of all scenarios that could be built, in one guest.
-func bootAll(t *testing.T, k kernel, all []*built) *livetest.Report {
+func bootAll(t *testing.T, k kernel, all []*built, console io.Writer) *livetest.Report {
 	guest := livetest.Guest{
 		Kernel:  livetest.Kernel{BzImage: k.BzImage, FindModule: k.findModule},
 		Files:   map[string]string{},
 		Accel:   vm.TCG,
 		Timeout: 10 * time.Minute,
+		Console: console,
 	}
 	var script []livetest.Step
 	for _, b := range all {

@@ -266,7 +266,7 @@ func (v *View) cut() {
 			// Literals are compared by content; a named object among
 			// them is a piece like any other.
 			for _, s := range syms[sec] {
-				if s.Type == elf.STT_OBJECT && s.Size > 0 {
+				if s.Type == elf.STT_OBJECT && s.Size > 0 && !strings.HasPrefix(s.Name, ".L") {
 					v.add(sec, s.Value, s.Value+s.Size, []*elfobj.Symbol{s})
 				}
 			}
@@ -546,10 +546,15 @@ func (v *View) refInto(out *Ref, s *elfobj.Symbol, addend int64) {
 			}
 		}
 		// Compilers also point outside an object, to save an index
-		// adjustment; with one piece in the section it is still that one.
-		if ps := v.bySec[sec]; len(ps) == 1 {
-			out.To = Target{Kind: InPiece, Piece: ps[0]}
-			out.Addend = int64(s.Value) + addend - int64(ps[0].Origin())
+		// adjustment. Outside of the section it is that of the nearest
+		// one, or of one behind it, at a distance that is as fixed.
+		if ps := v.bySec[sec]; len(ps) > 0 && (!ps[0].Func || len(ps) == 1) {
+			nearest := ps[0]
+			if where > 0 {
+				nearest = ps[len(ps)-1]
+			}
+			out.To = Target{Kind: InPiece, Piece: nearest}
+			out.Addend = int64(s.Value) + addend - int64(nearest.Origin())
 			return
 		}
 	}

@@ -92,6 +92,9 @@ func (t *Tree) DryRun(ctx context.Context, job DryRunJob) (DryRunResult, error) 
 	if fault != "" {
 		return DryRunResult{}, &MakefileError{First: t.relativeNames(fault, nil), Output: t.relativeNames(said, nil)}
 	}
+	for i, name := range noRule {
+		noRule[i], _ = t.roots().locate(name)
+	}
 	units, err := t.readDryRun(v.original(r.Stdout))
 	if err != nil {
 		return DryRunResult{}, err

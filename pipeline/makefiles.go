@@ -341,6 +341,9 @@ func (s *selector) settle(q question, c changes, before unitSet, noRule []string
 		matter[u.Source] = true
 	}
 	for _, u := range c.gone {
+		if q.removes(u.Source) && stillListed(u, noRule) {
+			continue // restOfAsked says so
+		}
 		if n := s.renamed(q, u, fresh); n >= 0 {
 			matter[u.Source] = true
 			s.units = append(s.units, u)
@@ -369,9 +372,22 @@ func (s *selector) newCommand(was, now kbuild.Unit) {
 	default:
 		s.units = append(s.units, was)
 		s.patched[was.Object] = now
-		s.note("%s: the makefile changes its options: %s instead of %s", was.Source,
-			cmp.Or(oddWord(now.Args, was.Args), "fewer"), cmp.Or(oddWord(was.Args, now.Args), "fewer"))
+		s.note("%s: the makefile changes its options: %s", was.Source, optionChange(was.Args, now.Args))
 	}
+}
+
+// optionChange names the first options that differ.
+func optionChange(was, now []string) string {
+	added, dropped := oddWord(now, was), oddWord(was, now)
+	switch {
+	case added == "" && dropped == "":
+		return "another order"
+	case dropped == "":
+		return "adds " + added
+	case added == "":
+		return "drops " + dropped
+	}
+	return "adds " + added + ", drops " + dropped
 }
 
 // newUnit judges a unit that the running kernel was built without. Of several
@@ -533,6 +549,11 @@ func (s *selector) patchedText(file string, q question) ([]byte, error) {
 	return os.ReadFile(filepath.Join(s.tree.Source, file))
 }
 
+// stillListed tells whether make was asked for the object and found no source.
+func stillListed(u kbuild.Unit, noRule []string) bool {
+	return slices.Contains(noRule, u.Object) || slices.Contains(noRule, u.Source)
+}
+
 // removedSource is a removed source that is not known to be gone from the
 // makefiles as well.
 func (s *selector) removedSource(f *touched, before unitSet, noRule []string) error {
@@ -544,7 +565,7 @@ func (s *selector) removedSource(f *touched, before unitSet, noRule []string) er
 		return err
 	}
 	for _, u := range units {
-		if slices.Contains(noRule, u.Object) || slices.Contains(noRule, u.Source) {
+		if stillListed(u, noRule) {
 			s.problem(RemovedSource, f.path, "the makefile of its folder still lists "+path.Base(u.Object)+", so the patched kernel could not be built",
 				"remove the object from the makefile as well")
 			return nil
