@@ -12,7 +12,7 @@ func scenarios() []scenario {
 		{name: "cmdline", patched: []string{"vmlinux cmdline_proc_show"},
 			steps: onOff("cmdline", part{check: "grep -q livepatch=1 /proc/cmdline"})},
 		{name: "module", patched: []string{"dummy dummy_get_stats64"}, steps: moduleSteps},
-		bridge(), threeFiles(), data(), split(), special(), readdir(), systemCall(), replace(), stack(), sleeping(), callbacks(),
+		bridge(), threeFiles(), data(), split(), special(), readdir(), replace(), stack(), sleeping(), callbacks(),
 	}
 }
 
@@ -319,13 +319,6 @@ func readdir() scenario {
 	return scenario{name: "readdir", tool: "faults", patched: []string{"vmlinux filldir64"},
 		sections: []string{"__ex_table", ".altinstructions"},
 		steps:    onOff("readdir", part{check: hidden, before: steps(faults), meanwhile: steps(faults), after: steps(faults)})}
-}
-
-// systemCall: the body of a system call is a function that ftrace cannot redirect,
-// but its callers are.
-func systemCall() scenario {
-	return scenario{name: "syscall", patched: []string{"vmlinux __x64_sys_statfs"},
-		steps: onOff("syscall", part{check: `[ "$(stat -f -c %t /)" = 4b4c5043 ]`})}
 }
 
 // The effects of replace-1 and replace-2.
