@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/klpc/klpc/codegen"
+	"github.com/klpc/klpc/elfdiff"
 )
 
 var update = flag.Bool("update", false, "rewrite what the fixtures of testdata/objs extract")
@@ -69,15 +70,23 @@ func TestExtract(t *testing.T) {
 // ld joins with the rest of the unit, and that it is the same every time.
 func extract(t testing.TB, orig, patched string, flags ...string) []byte {
 	t.Helper()
-	data, err := codegen.Extract(difference(t, orig, patched, flags...))
-	if err != nil {
-		t.Fatal(err)
+	before, after := compile(t, orig, flags...), compile(t, patched, flags...)
+	cut := func() []byte {
+		r, err := elfdiff.Compare(parse(t, before), parse(t, after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := codegen.Extract(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
 	}
-	again, err := codegen.Extract(difference(t, orig, patched, flags...))
-	if err != nil || !bytes.Equal(data, again) {
-		t.Errorf("the second time it is another object (%v)", err)
+	data := cut()
+	if !bytes.Equal(data, cut()) {
+		t.Error("the second time it is another object")
 	}
-	relink(t, data, compile(t, orig, flags...))
+	relink(t, data, before)
 	return data
 }
 
@@ -85,8 +94,20 @@ func extract(t testing.TB, orig, patched string, flags ...string) []byte {
 // program and runs both: patched code must do the patched thing, on the data of
 // the original.
 func TestExtractRuns(t *testing.T) {
-	t.Parallel()
-	const orig = `
+	for _, flags := range []string{
+		"-fjump-tables",
+		"-fjump-tables -fno-function-sections -fno-data-sections",
+		"-fjump-tables -O3",
+		"-Os",
+	} {
+		t.Run(flags, func(t *testing.T) {
+			t.Parallel()
+			runExtract(t, strings.Fields(flags))
+		})
+	}
+}
+
+const running = `
 static int state = 100;
 static const int table[] = { 1, 2, 4, 8 };
 static int step(int x) { return x + 1; }
@@ -100,7 +121,6 @@ int f(int x)
 	printk("f %d\n", calls);
 	return helper(x) + table[x & 3] + ops.get(x);
 }
-int (*address(void))(int) { return f; }
 int sw(unsigned int x)
 {
 	switch (x) {
@@ -131,34 +151,17 @@ int last(int x)
 		n += *s;
 	return n + x;
 }
+static __section(".sched.text") noinline int tail_end(int x) { return work(x) + 3; }
+__section(".sched.text") int tail(int x) { return tail_end(x * 2 + 1); }
+int early(int x) { return work(x) - 1; }
 `
-	patched := replaced(t, orig,
-		"{ 1, 2, 4, 8 }", "{ 1000, 2000, 4000, 8000 }",
-		"f %d", "patched f %d",
-		"int f(int x)\n", "int fresh = 7;\nstatic noinline int added(int x) { return fresh++ * x; }\nint f(int x)\n",
-		"return helper(x) +", "use(f); use(added); return helper(x) + added(2) +",
-		"return x + 1", "return x + 10000",
-		"other(4) * 3", "other(4) * 5",
-		"x -= 7", "x -= 9",
-		"n + x", "n - x")
-	o := parse(t, extract(t, orig, patched, "-fjump-tables"))
-	for _, s := range slices.Clone(o.Symbols) {
-		if s.Section != nil && s.Type == elf.STT_FUNC && s.Bind == elf.STB_LOCAL {
-			c := *s
-			c.Name, c.Bind = "new_"+s.Name, elf.STB_GLOBAL
-			o.Symbols = append(o.Symbols, &c)
-		}
-	}
-	dir := t.TempDir()
-	write(t, dir, "patch.o", encode(t, o))
-	write(t, dir, "orig.o", compile(t, orig, "-fjump-tables"))
-	write(t, dir, "main.c", []byte(`
+
+const runner = `
 #include <stdarg.h>
 #include <stdio.h>
 typedef int fn(int);
-fn f, sw, last, new_f, new_sw, new_last;
+fn f, sw, last, tail, new_f, new_sw, new_last, new_tail;
 int go(const unsigned char *, int), new_go(const unsigned char *, int);
-fn *address(void);
 static const void *used[2];
 static int n;
 void use(const void *p) { used[n++ & 1] = p; }
@@ -176,9 +179,50 @@ int main(void)
 		printf("%d %d\n", sw(i), new_sw(i));
 	printf("%d %d\n", go((const unsigned char *)"\1\2\1\0", 50), new_go((const unsigned char *)"\1\2\1\0", 50));
 	printf("%d %d\n", last(1), new_last(1));
+	printf("%d %d\n", tail(3), new_tail(3));
+	printf("%d\n", new_f(2));
+	printf("%d\n", new_f(2));
 	return 0;
 }
-`))
+`
+
+func runExtract(t *testing.T, flags []string) {
+	t.Helper()
+	patched := replaced(t, running,
+		"{ 1, 2, 4, 8 }", "{ 1000, 2000, 4000, 8000 }",
+		"f %d", "patched f %d",
+		"int f(int x)\n", `int fresh = 7;
+static int seen;
+static char flag;
+static noinline int added(int x)
+{
+	if (seen == 0x12345)
+		flag = 1;
+	if (flag == 5)
+		return 0;
+	seen += 0x12345;
+	return fresh++ * x + seen;
+}
+int f(int x)
+`,
+		"return helper(x) +", "use(f); use(added); return helper(x) + added(2) +",
+		"return x + 1", "return x + 10000",
+		"other(4) * 3", "other(4) * 5",
+		"x -= 7", "x -= 9",
+		"n + x", "n - x",
+		"x * 2 + 1", "x * 2 + 5")
+	o := parse(t, extract(t, running, patched, flags...))
+	for _, s := range slices.Clone(o.Symbols) {
+		if s.Section != nil && s.Type == elf.STT_FUNC && s.Bind == elf.STB_LOCAL && !strings.Contains(s.Name, ".") {
+			c := *s
+			c.Name, c.Bind = "new_"+s.Name, elf.STB_GLOBAL
+			o.Symbols = append(o.Symbols, &c)
+		}
+	}
+	dir := t.TempDir()
+	write(t, dir, "patch.o", encode(t, o))
+	write(t, dir, "orig.o", compile(t, running, flags...))
+	write(t, dir, "main.c", []byte(runner))
 	var global []string
 	for _, s := range parse(t, read(t, dir, "orig.o")).Symbols {
 		if s.Section != nil && s.Bind == elf.STB_LOCAL && s.Type != elf.STT_SECTION && s.Name != "" && !strings.HasPrefix(s.Name, ".L") {
@@ -186,14 +230,15 @@ int main(void)
 		}
 	}
 	command(t, dir, "objcopy", append(global, "orig.o")...)
-	command(t, dir, "gcc", "-static", "-no-pie", "-o", "program", "main.c", "orig.o", "patch.o", "-z", "noexecstack")
+	command(t, dir, "gcc", "-static", "-no-pie", "-z", "noexecstack", "-o", "program", "main.c", "orig.o", "patch.o")
 	got := command(t, dir, filepath.Join(dir, "program"))
-	// f: helper adds to state (100), table gives 2 for 1, ops.get still is
-	// the original step: a table of operations keeps pointing to it.
+	// f adds to state (100, 101, ...); the table gives 2 and, patched, 2000
+	// for 1; ops.get still is the original step, for a table of operations
+	// keeps pointing to it; added gives 14+74565, 16+149130 and so on.
 	want := `f 11
 105
 patched f 12
-2118
+76683
 f 13
 107
 1 1
@@ -209,6 +254,11 @@ f 13
 2 2
 90 86
 805 803
+17 25
+patched f 14
+153254
+patched f 15
+227823
 `
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("-want +got:\n%s", d)

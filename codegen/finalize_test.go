@@ -244,8 +244,9 @@ table -> uses_sibling
 			if tt.module {
 				modules = append(modules, module(t, "mymod", "other-mod", siblings, driver))
 			}
+			compiled := units(t, tt.sources)
 			build := func() []byte {
-				p, err := codegen.Decide(units(t, tt.sources), kernel(t, nil, modules...))
+				p, err := codegen.Decide(compiled, kernel(t, nil, modules...))
 				if err != nil {
 					t.Fatal(err)
 				}

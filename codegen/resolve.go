@@ -61,6 +61,7 @@ func (u *unitPlan) include(roots []*elfdiff.Piece) {
 			u.problem(Undecodable, p, off, fmt.Sprintf("%s holds an instruction that cannot be decoded, in a section shared with other functions", p.Name()),
 				"report this with the object: klpc must know every construct that it ships")
 		}
+		u.checkExtent(p)
 		for i := range p.Refs {
 			if r := &p.Refs[i]; isShortTail(p, r) {
 				queue = u.longTail(queue, p, r)
@@ -85,6 +86,25 @@ func (u *unitPlan) include(roots []*elfdiff.Piece) {
 					queue = u.edge(queue, p, e, &e.Replacement.Refs[i])
 				}
 			}
+		}
+	}
+}
+
+// checkExtent refuses relocations that reach beyond what they belong to, as only
+// damaged objects have them.
+func (u *unitPlan) checkExtent(p *elfdiff.Piece) {
+	check := func(refs []elfdiff.Ref, size uint64) {
+		for i := range refs {
+			if r := &refs[i]; r.Off > size || uint64(r.Size) > size-r.Off {
+				u.problem(elfdiff.UnknownConstruct, p, r.Off, fmt.Sprintf("a relocation of %s reaches beyond its end", p.Name()), "the object is damaged")
+			}
+		}
+	}
+	check(p.Refs, p.Hi-p.Lo)
+	for _, e := range p.Entries {
+		check(e.Refs, e.Size)
+		if e.Replacement != nil {
+			check(e.Replacement.Refs, e.Replacement.Hi-e.Replacement.Lo)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"debug/elf"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -120,10 +121,10 @@ func BenchmarkCompare(b *testing.B) {
 	}
 }
 
-// TestLinear holds that time grows with the object, also where everything has
-// changed and nothing can be patched. Eight times the size may take 32 times as
-// long, for larger objects leave the caches and other things run on the
-// machine; what is quadratic takes 64 times.
+// TestLinear holds that the processor time grows with the object, also where
+// everything has changed and nothing can be patched. Sixteen times the size may
+// take 60 times as long, for larger objects leave the caches and other things
+// run on the machine; what is quadratic takes 256 times.
 func TestLinear(t *testing.T) {
 	notrace := strings.ReplaceAll(strings.ReplaceAll(typical, "int f(", "notrace int f("), "int helper", "notrace int helper")
 	for _, tt := range []struct{ name, orig, patched string }{
@@ -136,28 +137,38 @@ func TestLinear(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			orig, patched := parse(t, buildSource(t, "gcc", tt.orig, "")), parse(t, buildSource(t, "gcc", tt.patched, ""))
-			small, large := []*elfobj.Object{copies(orig, 150), copies(patched, 150)}, []*elfobj.Object{copies(orig, 1200), copies(patched, 1200)}
+			small, large := []*elfobj.Object{copies(orig, 100), copies(patched, 100)}, []*elfobj.Object{copies(orig, 1600), copies(patched, 1600)}
 			bestSmall, bestLarge := time.Hour, time.Hour
-			for range 12 {
-				bestSmall = min(bestSmall, duration(t, small), duration(t, small), duration(t, small))
-				bestLarge = min(bestLarge, duration(t, large))
-				if bestLarge <= 16*bestSmall {
+			for range 10 {
+				bestSmall = min(bestSmall, cpuTime(t, small, 8))
+				bestLarge = min(bestLarge, cpuTime(t, large, 1))
+				if bestLarge <= 40*bestSmall {
 					break
 				}
 			}
-			t.Logf("150 copies take %v, 1200 take %v", bestSmall, bestLarge)
-			if bestLarge > 32*bestSmall {
-				t.Errorf("150 copies take %v, 1200 take %v: that is not linear", bestSmall, bestLarge)
+			t.Logf("100 copies take %v, 1600 take %v", bestSmall, bestLarge)
+			if bestLarge > 60*bestSmall {
+				t.Errorf("100 copies take %v, 1600 take %v: that is not linear", bestSmall, bestLarge)
 			}
 		})
 	}
 }
 
-func duration(t *testing.T, pair []*elfobj.Object) time.Duration {
+// cpuTime is the processor time of one comparison, on average over n.
+func cpuTime(t *testing.T, pair []*elfobj.Object, n int) time.Duration {
 	t.Helper()
-	start := time.Now()
-	compare(t, pair[0], pair[1])
-	return time.Since(start)
+	used := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	start := used()
+	for range n {
+		compare(t, pair[0], pair[1])
+	}
+	return (used() - start) / time.Duration(n)
 }
 
 // TestHugeBSS: a section without bytes in the file may claim any size.

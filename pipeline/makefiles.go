@@ -42,9 +42,17 @@ func (s *selector) makefile(f *touched) {
 			"leave this file out of the patch; give a single file other options in its folder's makefile (CFLAGS_file.o)")
 	case why != "":
 		s.refuse(f, why)
+	case s.sameRules(f):
+		s.noEffect = append(s.noEffect, f.path)
 	default:
 		s.asks = append(s.asks, f)
 	}
+}
+
+// sameRules tells whether only comments and blank lines of a makefile differ.
+func (s *selector) sameRules(f *touched) bool {
+	old, err := s.original(f.path)
+	return err == nil && f.content != nil && !f.isNew && slices.Equal(makeLines(old), makeLines(*f.content))
 }
 
 // newSymbol is the head of a Kconfig entry.

@@ -74,9 +74,11 @@ type selector struct {
 var outside = []string{"Documentation/", "LICENSES/", "samples/", "tools/", "rust/doctests/",
 	"scripts/coccinelle/", "scripts/gdb/", "scripts/kconfig/", "scripts/package/", "scripts/tracing/", "scripts/clang-tools/"}
 
-// buildTools are folders of outside whose files may change what the kernel
-// becomes: programs that run while it is built, and sources that it shares.
-var buildTools = []string{"tools/objtool/", "tools/lib/", "tools/build/", "tools/include/", "tools/arch/"}
+// shared are folders for tools whose sources the kernel may include.
+var shared = []string{"tools/lib/", "tools/include/", "tools/arch/", "scripts/dtc/libfdt/"}
+
+// objtool rewrites the kernel's code while it is built.
+const objtool = "tools/objtool/"
 
 // documents are file names that tell people something, not a compiler.
 var documents = regexp.MustCompile(`(^|/)(README[^/]*|TODO|[^/]*\.(rst|yaml|md|config)|[a-z0-9_]*defconfig|\.[a-z][^/]*)$|^(MAINTAINERS|CREDITS|COPYING)$|^scripts/(checkpatch\.pl|get_maintainer\.pl|spelling\.txt|const_structs\.checkpatch|kernel-doc)$`)
@@ -137,16 +139,21 @@ func (s *selector) file(f *touched) error {
 }
 
 func isOutside(t *kbuild.Tree, file string) bool {
-	hasPrefix := func(dir string) bool { return strings.HasPrefix(file, dir) }
-	if slices.ContainsFunc(buildTools, hasPrefix) {
+	if isShared(file) || strings.HasPrefix(file, objtool) {
 		return false
 	}
-	if slices.ContainsFunc(outside, hasPrefix) || documents.MatchString(file) {
+	if hasPrefix(file, outside) || documents.MatchString(file) {
 		return true
 	}
 	rest, ok := strings.CutPrefix(file, "arch/")
 	arch, _, inArch := strings.Cut(rest, "/")
 	return ok && inArch && arch != t.SrcArch
+}
+
+func isShared(file string) bool { return hasPrefix(file, shared) }
+
+func hasPrefix(file string, folders []string) bool {
+	return slices.ContainsFunc(folders, func(dir string) bool { return strings.HasPrefix(file, dir) })
 }
 
 func isMakefile(file string) bool {
@@ -237,6 +244,10 @@ func (s *selector) readers(f *touched) error {
 		s.candidates = append(s.candidates, ordinary...)
 		return nil
 	}
+	if isShared(f.path) {
+		s.noEffect = append(s.noEffect, f.path)
+		return nil
+	}
 	assembly := kbuild.KindOf(f.path) == kbuild.Assembly
 	if why := kbuild.SpecialPath(f.path); why != "" && !assembly {
 		s.refuse(f, why)
@@ -292,7 +303,7 @@ func (s *selector) generates(file string) string {
 	for dir := path.Dir(file); ; dir = path.Dir(dir) {
 		for _, base := range []string{"Kbuild", "Makefile"} {
 			text, err := os.ReadFile(filepath.Join(s.tree.Source, dir, base))
-			if err == nil && name.Match(text) {
+			if err == nil && name.Match(text) && s.buildsNear(dir) {
 				return path.Join(dir, base)
 			}
 		}
@@ -300,6 +311,17 @@ func (s *selector) generates(file string) string {
 			return ""
 		}
 	}
+}
+
+// buildsNear tells whether this kernel was built from sources in a folder or
+// below the one above it.
+func (s *selector) buildsNear(dir string) bool {
+	above := path.Dir(dir)
+	if above == "." {
+		return true
+	}
+	units, err := s.tree.UnitsIn(above, kbuild.Everything)
+	return err != nil || len(units) > 0
 }
 
 func (s *selector) refuse(f *touched, why string) {

@@ -203,8 +203,9 @@ func TestSelectUnits(t *testing.T) {
 		{"what never reaches the kernel", map[string]string{
 			"Documentation/x.txt": "x", "tools/perf/perf.c": "x", "arch/arm64/kernel/x.c": "x", "MAINTAINERS": "x", "samples/new.c": "x", "fs/notes": "x",
 			"include/linux/off.h": "x", "fs/proc/off.c": "int o;", "lib/oops.rs": "x", "arch/x86/configs/toy_defconfig": "x", "arch/x86/lib/off.S": "x", "include/linux/new.h": "x", "fs/README": "x",
+			"tools/include/linux/bits.h": "x",
 		}, classes{NoEffect: []string{"Documentation/x.txt", "MAINTAINERS", "arch/arm64/kernel/x.c", "arch/x86/configs/toy_defconfig", "arch/x86/lib/off.S", "fs/README", "fs/notes", "fs/proc/off.c",
-			"include/linux/new.h", "include/linux/off.h", "lib/oops.rs", "samples/new.c", "tools/perf/perf.c"}}},
+			"include/linux/new.h", "include/linux/off.h", "lib/oops.rs", "samples/new.c", "tools/include/linux/bits.h", "tools/perf/perf.c"}}},
 		{"what cannot be livepatched", map[string]string{
 			"arch/x86/entry/entry_64.S": "ret", "arch/x86/entry/calling.h": "x", "arch/x86/entry/vdso/v.c": "x", "arch/x86/entry/vdso/new.c": "x", "lib/vdso/get.c": "x", "arch/x86/kernel/vmlinux.lds.S": "x",
 			"scripts/mod/modpost.c": "x", "include/asm-generic/vmlinux.lds.h": "x",
