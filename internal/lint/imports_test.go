@@ -33,7 +33,7 @@ var allowed = map[string][]string{
 }
 
 // pure packages take and return values: no files, processes or logs.
-var pure = []string{"codegen", "diff", "elfdiff", "elfobj", "kmodtmpl", "internal/arch"}
+var pure = []string{"codegen", "diff", "elfdiff", "elfobj", "kmodtmpl", "cpptext", "internal/arch"}
 
 var impure = []string{"os", "os/exec", "log", "log/slog", "net", "net/http", "github.com/spf13/cobra"}
 
