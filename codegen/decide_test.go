@@ -11,6 +11,7 @@ import (
 
 	"github.com/klpc/klpc/codegen"
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/kmodtmpl"
 	"github.com/klpc/klpc/target"
 )
 
@@ -19,6 +20,7 @@ type source struct {
 	object string // "" means vmlinux
 	orig   string
 	edits  []string // pairs of old and new text
+	flags  []string
 }
 
 // units compiles the units of a case.
@@ -31,7 +33,7 @@ func units(t testing.TB, sources []source) []codegen.Unit {
 			object = codegen.VMLinux
 		}
 		out = append(out, codegen.Unit{Source: fmt.Sprintf("unit%d.c", i), Object: object,
-			Diff: difference(t, s.orig, replaced(t, s.orig, s.edits...))})
+			Diff: difference(t, s.orig, replaced(t, s.orig, s.edits...), s.flags...)})
 	}
 	return out
 }
@@ -224,6 +226,11 @@ func TestDecide(t *testing.T) {
 		{"a shift count that the kernel sets at boot",
 			[]source{{orig: runtimeConst + "int f(int x) { RUNTIME_SHIFT(hidden); return work(x) + 1; }", edits: []string{"+ 1;", "+ 2;"}}}, nil, nil,
 			"object vmlinux\n  func 0 f,0 of unit0.c\nproblem runtime-constant in unit0.c: f uses the constant of section runtime_shift_hidden, which the kernel sets while it boots and not for modules\n"},
+		{"an end of an array where a new variable begins",
+			[]source{{orig: readMostly + "int f(long x) { for (long *p = table; p < table + 40; p++) *p += x; use(after); return work(x) + 1; }",
+				edits: []string{"/* new */", `static __section(".data..read_mostly") long fresh[8] = { 3 };`, "use(after)", "use(fresh)", "+ 1;", "+ 2;"},
+				flags: []string{"-fno-toplevel-reorder"}}}, []string{"d table", "d after"}, nil,
+			"object vmlinux\n  func 0 f,0 of unit0.c\nproblem ambiguous-symbol in unit0.c: f refers to an address that is the end of table as well as the start of fresh, of which the running kernel has only one\n"},
 		{"a special section that is not known",
 			[]source{{orig: "int f(int x) { asm volatile(\"1: nop\\n.pushsection .mystery, \\\"a\\\"\\n.long 1b - .\\n.popsection\"); return work(x) + 1; }", edits: []string{"+ 1;", "+ 2;"}}}, nil, nil,
 			"object vmlinux\n  func 0 f,0 of unit0.c\nproblem unknown-construct in unit0.c: section .mystery describes f in a way that is not known\n"},
@@ -240,6 +247,12 @@ func TestDecide(t *testing.T) {
 		})
 	}
 }
+
+const readMostly = `
+static __section(".data..read_mostly") long table[40] = { 1 };
+/* new */
+static __section(".data..read_mostly") long after[40] = { 2 };
+`
 
 const runtimeConst = `
 #define RUNTIME_PTR(sym) asm volatile("mov $0x0123456789abcdef, %%rax\n1:\n.pushsection runtime_ptr_" #sym ", \"a\"\n.long 1b - 8 - .\n.popsection" : : : "rax")
@@ -310,7 +323,7 @@ func TestDecideModule(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			m := module(t, "mymod", tt.depends, initNamesake, siblings, driver)
-			p, err := codegen.Decide(units(t, []source{{"mymod", driver, tt.edits}}), kernel(t, nil, m))
+			p, err := codegen.Decide(units(t, []source{{object: "mymod", orig: driver, edits: tt.edits}}), kernel(t, nil, m))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -325,7 +338,7 @@ func TestDecideModule(t *testing.T) {
 func TestDecideNotTheModule(t *testing.T) {
 	t.Parallel()
 	m := module(t, "mymod", "", siblings, replaced(t, driver, "+ 1;", "+ 11;"))
-	p, err := codegen.Decide(units(t, []source{{"mymod", driver, []string{"+ 1;", "+ 10;"}}}), kernel(t, nil, m))
+	p, err := codegen.Decide(units(t, []source{{object: "mymod", orig: driver, edits: []string{"+ 1;", "+ 10;"}}}), kernel(t, nil, m))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +349,7 @@ func TestDecideNotTheModule(t *testing.T) {
 
 func TestDecideWithoutTheModule(t *testing.T) {
 	t.Parallel()
-	_, err := codegen.Decide(units(t, []source{{"mymod", driver, []string{"+ 1;", "+ 10;"}}}), kernel(t, nil))
+	_, err := codegen.Decide(units(t, []source{{object: "mymod", orig: driver, edits: []string{"+ 1;", "+ 10;"}}}), kernel(t, nil))
 	if d := cmp.Diff("unit0.c belongs to module mymod, whose file was not found", fmt.Sprint(err)); d != "" {
 		t.Errorf("-want +got:\n%s", d)
 	}
@@ -354,9 +367,9 @@ func TestDecideOrder(t *testing.T) {
 	}
 	m1, m2 := module(t, "zmod", "", unit("z")), module(t, "amod", "", unit("a"))
 	p, err := codegen.Decide(units(t, []source{
-		{"zmod", unit("z"), edit("z")},
-		{"amod", unit("a"), edit("a")},
-		{"", unit("v"), []string{"+ 1", "+ 2"}},
+		{object: "zmod", orig: unit("z"), edits: edit("z")},
+		{object: "amod", orig: unit("a"), edits: edit("a")},
+		{orig: unit("v"), edits: []string{"+ 1", "+ 2"}},
 	}), kernel(t, []string{"T v_a", "T v_b"}, m1, m2))
 	if err != nil {
 		t.Fatal(err)
@@ -408,12 +421,41 @@ func TestDecideIBT(t *testing.T) {
 	} {
 		k := kernel(t, nil)
 		k.IBT = true
-		p, err := codegen.Decide(units(t, []source{{"", tt.orig, []string{"+ 1", tt.edit}}}), k)
+		p, err := codegen.Decide(units(t, []source{{orig: tt.orig, edits: []string{"+ 1", tt.edit}}}), k)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if d := cmp.Diff(tt.want, describe(p)); d != "" {
 			t.Errorf("%s: -want +got:\n%s", tt.name, d)
 		}
+	}
+}
+
+// TestTemplate: what the module's init file is made from. An object that only
+// gets new functions has no entry, for the kernel refuses an empty one.
+func TestTemplate(t *testing.T) {
+	t.Parallel()
+	m := module(t, "mymod", "", siblings, driver)
+	p, err := codegen.Decide(units(t, []source{
+		{object: "mymod", orig: driver, edits: []string{"+ state++", "- state++", "int uses_kernel", callbackMacro + "static void after(void *o) { use(o); } KLP_CALLBACK(post_patch, after);\nint uses_kernel"}},
+		{orig: "int f(int x) { return work(x); }", edits: []string{"int f", "int fresh(int x) { return other(x); } int f"}},
+		{orig: "extern int spaced(int); int hidden(int x) { return spaced(x) + 1; }", edits: []string{"+ 1", "+ 2"}},
+	}), kernel(t, nil, m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := kmodtmpl.Data{
+		Name: "livepatch-x", Replace: true, Namespaces: []string{"SPACE"}, Prebuilt: []string{"a", "b"},
+		Objects: []kmodtmpl.Object{
+			{Name: "", Funcs: []kmodtmpl.Func{{OldName: "hidden", Pointer: "klpc_func_0", Source: "unit2.c"}}},
+			{Name: "mymod", Funcs: []kmodtmpl.Func{{OldName: "helper", Sympos: 2, Pointer: "klpc_func_1", Source: "unit0.c"}},
+				Callbacks: []kmodtmpl.Callback{{Field: "post_patch", Pointer: "klpc_callback_0", Name: "after"}}},
+		},
+	}
+	if d := cmp.Diff(want, p.Template("livepatch-x", true, []string{"a", "b"})); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	if p.Empty() {
+		t.Error("the plan counts as empty")
 	}
 }

@@ -220,8 +220,8 @@ table -> f
 				edits: []string{"+ 1; }", "+ 2; }", "int hidden", "static void before(void *o) { use(o); } KLP_CALLBACK(pre_patch, before); int hidden"}}}, false,
 			"table -> f\ntable -> hidden\ntable -> before\n"},
 		{"a module and the kernel",
-			[]source{{"mymod", driver, []string{"+ 1;", "+ 10;", "+ 2;", "+ 20;", "+ 3;", "+ 30;", "+ 4;", "+ 40;"}},
-				{"", "int f(int x) { return work(x) + 1; }", []string{"+ 1;", "+ 2;"}}}, true,
+			[]source{{object: "mymod", orig: driver, edits: []string{"+ 1;", "+ 10;", "+ 2;", "+ 20;", "+ 3;", "+ 30;", "+ 4;", "+ 40;"}},
+				{orig: "int f(int x) { return work(x) + 1; }", edits: []string{"+ 1;", "+ 2;"}}}, true,
 			`.klp.rela.mymod..text.probe for .text.probe, flags SHF_ALLOC+SHF_INFO_LINK+0x100000
   .klp.sym.mymod.helper,2
   .klp.sym.mymod.state,0

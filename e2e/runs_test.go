@@ -307,7 +307,11 @@ func bootTree(t *testing.T, tree string, data []byte) {
 		t.Fatal(err)
 	}
 	guest := livetest.Guest{Kernel: livetest.Kernel{BzImage: filepath.Join(tree, "arch/x86/boot/bzImage"), FindModule: find}, Accel: vm.TCG}
-	report, err := livetest.Run(t.Context(), livetest.Options{Guest: guest, Livepatch: lp, Targets: []string{"dummy"},
+	var targets []string // a small kernel has no network
+	if _, ok := find("dummy"); ok {
+		targets = []string{"dummy"}
+	}
+	report, err := livetest.Run(t.Context(), livetest.Options{Guest: guest, Livepatch: lp, Targets: targets,
 		Checks: []string{"grep -q ^calls= /proc/loadavg && grep -q '^call [0-9]' /proc/devices"}})
 	if err != nil {
 		t.Fatal(err)
