@@ -335,7 +335,7 @@ func TestReadRefusals(t *testing.T) {
 		"no livepatch":  {func(b *builder) { b.modinfo("name=m") }, "m is a module, but not a livepatch module: it has no livepatch= in .modinfo"},
 		"no patch size": {rename("objs"), ".data+0xc8: no symbol tells the size of the array of struct klp_object"},
 		"no func size":  {rename("funcs_0"), "no symbol tells the size of the array of struct klp_func"},
-		"replace":       {func(b *builder) { *at(b, "patch", patchReplace) = 2 }, "patch+0x0 (.data): struct klp_patch has no flag replace that is 0 or 1"},
+		"replace":       {func(b *builder) { *at(b, "patch", patchReplace) = 2 }, "patch (.data): struct klp_patch has no flag replace that is 0 or 1"},
 		"pointer nowhere in an object": {func(b *builder) { b.pointer(b.symbol("objs").Value+64, b.strSym, 0) },
 			"objs: the pointers in it are not those of an array of struct klp_object"},
 		"pointer between fields": {func(b *builder) { b.pointer(b.symbol("funcs_1").Value+20, b.strSym, 0) },
@@ -374,7 +374,7 @@ func TestReadRefusals(t *testing.T) {
 			b.pointer(p.Value, b.thisModule, 0)
 			b.pointer(p.Value+8, b.symbol("objs"), 0)
 			b.relaInit.Relocs = append(b.relaInit.Relocs, elfobj.Reloc{Off: 1, Type: uint32(elf.R_X86_64_32S), Sym: p})
-		}, "2 structures look like the struct klp_patch: second+0x0 (.data) and patch+0x0 (.data)"},
+		}, "2 structures look like the struct klp_patch: second (.data) and patch (.data)"},
 		"states without symbol": {rename("states"), "no symbol tells the size of the array of struct klp_state"},
 		"pointer between states": {func(b *builder) { b.pointer(b.symbol("states").Value+8, b.strSym, 0) },
 			"states: the pointers in it are not those of an array of struct klp_state"},
