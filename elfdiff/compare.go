@@ -83,7 +83,7 @@ func (c *comparison) compareData(r *Result) {
 			continue
 		}
 		q := p.Twin
-		if q == nil || c.sameContent(p, q, 0, 0) && !rehomed(p, q) {
+		if q == nil || c.sameContent(p, q, 0, 0) && !rehomed(p, q) && !c.realigned(p, q) {
 			continue
 		}
 		r.Data = append(r.Data, Change{Orig: p, Patched: q, Kind: IsChanged})
@@ -117,7 +117,7 @@ func (c *comparison) compareUnnamedData() {
 	content := func(v *View) map[string][]string {
 		m := map[string][]string{}
 		for _, p := range v.Pieces {
-			if !p.Func && p.Sym == nil && !p.Init && !referenced[p] && !padding(p) {
+			if p.Sym == nil && !p.Init && !referenced[p] && !padding(p) {
 				m[p.Sec.Name] = append(m[p.Sec.Name], fingerprint(p))
 			}
 		}
@@ -134,7 +134,7 @@ func (c *comparison) compareUnnamedData() {
 	for n := range names {
 		if !slices.Equal(a[n], b[n]) {
 			c.problems = append(c.problems, Problem{Kind: UnknownConstruct, At: elfobj.Pos{Section: n},
-				Detail: "data without a name in section " + n + " has changed",
+				Detail: "code or data without a name in section " + n + " has changed",
 				Hint:   "leave out the part of the patch that adds or changes this registration; the running kernel has read it already"})
 		}
 	}
@@ -326,6 +326,12 @@ func (c *comparison) dataChanged(d Change) {
 			Hint:   "leave its declaration alone and let the changed functions use a new variable"})
 		return
 	}
+	if c.realigned(p, q) {
+		c.problems = append(c.problems, Problem{Kind: DataChanged, At: p.Pos(p.entry()),
+			Detail: fmt.Sprintf("%s is aligned to %d bytes instead of %d, but the running kernel's copy stays where it is%s", p.Name(), q.Sec.Align, p.Sec.Align, by),
+			Hint:   "leave its declaration alone and let the changed functions use a new variable"})
+		return
+	}
 	c.problems = append(c.problems, Problem{Kind: DataChanged, At: p.Pos(p.entry()),
 		Detail: fmt.Sprintf("the initial value of %s has changed, but the running kernel's copy is live%s", p.Name(), by),
 		Hint:   "leave its initialiser alone and set the new value from a pre-patch or post-patch callback (KLP_PRE_PATCH_CALLBACK), or let the changed functions use a new variable"})
@@ -336,6 +342,13 @@ func (c *comparison) dataChanged(d Change) {
 // memory is read-only by now.
 func rehomed(p, q *Piece) bool {
 	return (p.Kind == PerCPU) != (q.Kind == PerCPU) || isProtected(p) && !isProtected(q)
+}
+
+// realigned tells whether patched code may rely on an alignment of a variable
+// that the running kernel's does not have. Sections that variables share say
+// nothing of it.
+func (c *comparison) realigned(p, q *Piece) bool {
+	return len(c.orig.bySec[p.Sec]) == 1 && len(c.patched.bySec[q.Sec]) == 1 && q.Sec.Align > max(p.Sec.Align, 1)
 }
 
 // isProtected tells whether the kernel maps a variable read-only once it has

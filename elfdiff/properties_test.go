@@ -283,6 +283,26 @@ func FuzzCompare(f *testing.F) {
 	})
 }
 
+// TestMergedColdParts: of two functions of one name in joined objects, the
+// change of an unlikely part belongs to the one that it was split from.
+func TestMergedColdParts(t *testing.T) {
+	f := loadFixture(t, objs+"/merged-cold.txtar")
+	orig, patched := f.compile(t, "gcc")
+	r := compare(t, parse(t, orig), parse(t, patched))
+	if len(r.Functions) != 1 {
+		t.Fatalf("%d functions instead of 1", len(r.Functions))
+	}
+	var called []string
+	for _, ref := range r.Functions[0].Patched.Refs {
+		if ref.To.Kind == Undef {
+			called = append(called, ref.To.Sym.Name)
+		}
+	}
+	if d := cmp.Diff([]string{"__fentry__", "work"}, called); d != "" {
+		t.Errorf("what the changed helper calls (-want +got):\n%s", d)
+	}
+}
+
 func TestForeignMachine(t *testing.T) {
 	x86, arm := &elfobj.Object{Machine: elf.EM_X86_64}, &elfobj.Object{Machine: elf.EM_AARCH64}
 	for _, tt := range []struct {

@@ -665,24 +665,31 @@ func (v *View) localBranch(p *Piece, code []byte, pos uint64, in arch.Inst) {
 	p.Refs = append(p.Refs, r)
 }
 
-// linkParts joins cold parts to the functions that they were split from.
+// linkParts joins cold parts to the functions that they were split from. In
+// joined objects several functions may have the name; it is the one that jumps
+// to the part.
 func (v *View) linkParts() {
-	byName := map[string]*Piece{}
-	v.functions = map[string]bool{}
+	byName := map[string][]*Piece{}
 	for _, p := range v.Pieces {
 		if p.Func {
 			for _, s := range p.Names {
-				byName[s.Name] = p
-				v.functions[sourceName(s.Name)] = true
+				byName[s.Name] = append(byName[s.Name], p)
 			}
 		}
 	}
 	for _, p := range v.Pieces {
-		if p.Func && p.Sym != nil && isCold(p.Sym.Name) {
-			if parent := byName[coldParent(p.Sym.Name)]; parent != nil && parent != p {
-				p.Parent = parent
-				parent.Parts = append(parent.Parts, p)
-			}
+		if !p.Func || p.Sym == nil || !isCold(p.Sym.Name) {
+			continue
+		}
+		parents := slices.DeleteFunc(slices.Clone(byName[coldParent(p.Sym.Name)]), func(q *Piece) bool { return q == p })
+		if len(parents) > 1 {
+			parents = slices.DeleteFunc(parents, func(q *Piece) bool {
+				return !slices.ContainsFunc(q.Refs, func(r Ref) bool { return r.To.Kind == InPiece && r.To.Piece == p })
+			})
+		}
+		if len(parents) == 1 {
+			p.Parent = parents[0]
+			p.Parent.Parts = append(p.Parent.Parts, p)
 		}
 	}
 }
