@@ -12,7 +12,7 @@ func scenarios() []scenario {
 		{name: "cmdline", patched: []string{"vmlinux cmdline_proc_show"},
 			steps: onOff("cmdline", part{check: "grep -q livepatch=1 /proc/cmdline"})},
 		{name: "module", patched: []string{"dummy dummy_get_stats64"}, steps: moduleSteps},
-		threeFiles(), data(), split(), special(), readdir(), replace(), stack(), sleeping(), callbacks(),
+		bridge(), threeFiles(), data(), split(), special(), readdir(), replace(), stack(), sleeping(), callbacks(),
 	}
 }
 
@@ -94,6 +94,26 @@ func moduleSteps(k kernel) []livetest.Step {
 		livetest.Insmod("dummy"), onOff("module", part{check: reads, meanwhile: again})(k), livetest.Rmmod("dummy"),
 		load("module"), livetest.Insmod("dummy"), livetest.CheckPasses(reads), again,
 		unload("module"), livetest.CheckFails(reads), livetest.Rmmod("dummy"))
+}
+
+// bridge: the patched module is there before the livepatch, and comes after it
+// together with the module that it needs.
+func bridge() scenario {
+	check := lines(mark,
+		"brctl addbr br9 && brctl addif br9 dummy0 && cd /sys/class/net/br9/bridge || exit 1",
+		"echo 1 >stp_state; echo 100 >hello_time", // one BPDU per second
+		"before=$(cat /sys/class/net/dummy0/statistics/tx_packets)",
+		"ip link set dummy0 up && ip link set br9 up; sleep 3; ip link set br9 down; ip link set dummy0 down",
+		`sent=$(($(cat /sys/class/net/dummy0/statistics/tx_packets) - before)); since; echo "sent $sent"`,
+		"cd /; brctl delbr br9",
+		"[ $sent -gt 0 ] && since | grep -q 'livepatch: bpdu on dummy0' && since | grep -q 'livepatch: address .* is local'")
+	return scenario{name: "bridge", patched: []string{"bridge br_send_bpdu", "bridge fdb_add_local", "bridge fdb_find_rcu"},
+		steps: func(k kernel) []livetest.Step {
+			there := steps(livetest.Insmod("dummy"), livetest.Insmod("bridge"))
+			gone := steps(livetest.Rmmod("bridge"), livetest.Rmmod("stp"), livetest.Rmmod("llc"), livetest.Rmmod("dummy"))
+			return steps(there, onOff("bridge", part{check: check})(k), gone,
+				load("bridge"), there, livetest.CheckPasses(check), unload("bridge"), livetest.CheckFails(check), gone)
+		}}
 }
 
 // threeFiles: each reader of the counter must get a higher number.

@@ -40,7 +40,7 @@ type scenario struct {
 	patched     []string    // what the reports must name: "vmlinux m_show,2"
 	sections    []string    // what the modules must hold
 	hasSymbols  []string    // symbols of the kernel without which the test shows less
-	tool        string      // C program in testdata to put into the guest as /bin/NAME
+	tool        string      // program in testdata to put into the guest as /bin/NAME
 	steps       func(k kernel) []livetest.Step
 }
 
@@ -195,13 +195,14 @@ func (k kernel) findModule(name string) (string, bool) {
 	return path, err == nil
 }
 
-// compileTool compiles a program for the guest, which has no C library.
+// compileTool compiles a program for the guest, statically.
 func compileTool(t *testing.T, name string) (string, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	out, err := exec.Command("gcc", "-static", "-O1", "-Wall", "-o", path, filepath.Join("testdata", name+".c")).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("compile %s.c for the guest (packages gcc and libc6-dev): %w\n%s", name, err, out)
+	cmd := exec.Command("go", "build", "-o", path, "./testdata/"+name)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s for the guest: %w\n%s", name, err, out)
 	}
 	return path, nil
 }
