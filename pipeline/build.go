@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sync/errgroup"
@@ -51,6 +53,38 @@ var (
 	ErrUnpatchable = errors.New("this change cannot be livepatched")
 )
 
+// PatchError is a patch that cannot be read or does not apply.
+type PatchError struct{ Err error }
+
+func (e *PatchError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is wrong, see errors.Join.
+func (e *PatchError) Unwrap() []error { return []error{e.Err} }
+
+// MismatchError is a kernel that is not the one that its tree builds.
+type MismatchError struct{ Lines []string }
+
+func (e *MismatchError) Error() string {
+	return "the running kernel is not the one that these sources, this configuration and this compiler build:\n  " +
+		strings.Join(e.Lines, "\n  ")
+}
+
+// OriginalError is a unit of the kernel that does not compile as it is.
+type OriginalError struct{ Err error }
+
+func (e *OriginalError) Error() string { return "the original does not compile: " + e.Err.Error() }
+func (e *OriginalError) Unwrap() error { return e.Err }
+
+// PanicError is a fault of klpc itself.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("internal error: %v; please report it with this:\n%s", e.Value, e.Stack)
+}
+
 // builder carries one build along.
 type builder struct {
 	o      BuildOptions
@@ -79,7 +113,7 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 		o.Jobs = runtime.NumCPU()
 	}
 	b := &builder{o: o, kernel: k, report: &Report{Kernel: k.Release}}
-	b.cache = newCompileCache(k.Tree, o.Cache, o.CacheSize, o.Keep, func(text string) { b.event(func(e Events) { e.note(text) }) })
+	b.cache = newCompileCache(k, o.Cache, o.CacheSize, o.Keep, func(text string) { b.event(func(e Events) { e.note(text) }) })
 	if err := b.nameModule(); err != nil {
 		return nil, err
 	}
@@ -177,7 +211,7 @@ func (b *builder) findUnits(ctx context.Context) ([]kbuild.Unit, error) {
 	tree := b.kernel.Tree
 	patches, err := readPatches(b.o.Patches)
 	if err != nil {
-		return nil, err
+		return nil, &PatchError{err}
 	}
 	if b.o.Git != "" {
 		commits, err := gitPatches(ctx, tree.Source, b.o.Git)
@@ -188,7 +222,7 @@ func (b *builder) findUnits(ctx context.Context) ([]kbuild.Unit, error) {
 	}
 	b.files, err = applyAll(tree.Source, patches, diff.Options{Fuzz: b.o.Fuzz}, b.o.Events)
 	if err != nil {
-		return nil, err
+		return nil, &PatchError{err}
 	}
 	sel, err := selectUnits(ctx, tree, b.files, b.depsCache(), filepath.Join(b.work, "kbuild"))
 	if err != nil {
@@ -284,19 +318,29 @@ func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit
 	return out, nil
 }
 
-// each runs n pieces of work in parallel and reports each.
+// each runs n pieces of work in parallel and reports each. Of several that fail,
+// the first in order decides: those before a failed one run to their end, so
+// that the error does not depend on which was quicker; those behind it do not
+// begin.
 func (b *builder) each(ctx context.Context, n int, work func(context.Context, int) (string, error)) error {
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group
 	g.SetLimit(b.o.Jobs)
+	errs := make([]error, n)
+	var failed atomic.Int64 // lowest index of a failed one
+	failed.Store(int64(n))
 	done := 0
 	for i := range n {
 		g.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err // another one has failed
+			if err := ctx.Err(); err != nil || int64(i) > failed.Load() {
+				errs[i] = err
+				return nil
 			}
-			name, err := work(ctx, i)
+			name, err := guarded(ctx, i, work)
 			if err != nil {
-				return err
+				errs[i] = err
+				for low := failed.Load(); int64(i) < low && !failed.CompareAndSwap(low, int64(i)); low = failed.Load() {
+				}
+				return nil
 			}
 			b.event(func(e Events) {
 				done++
@@ -305,7 +349,24 @@ func (b *builder) each(ctx context.Context, n int, work func(context.Context, in
 			return nil
 		})
 	}
-	return g.Wait()
+	_ = g.Wait() // errors are in errs
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guarded turns a panic of a piece of work, which runs in a goroutine of its
+// own, into an error.
+func guarded(ctx context.Context, i int, work func(context.Context, int) (string, error)) (name string, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return work(ctx, i)
 }
 
 func (b *builder) tempName(u kbuild.Unit, suffix string) string {
@@ -343,7 +404,7 @@ func (b *builder) compile(ctx context.Context, units []kbuild.Unit) ([]pair, err
 		data, err := b.cache.object(ctx, job)
 		if err != nil {
 			if job.Shadow == nil {
-				return u.Source, fmt.Errorf("the original does not compile: %w", err)
+				return u.Source, &OriginalError{err}
 			}
 			return u.Source, b.withoutPins(ctx, job, err, to)
 		}
@@ -462,8 +523,7 @@ func (b *builder) plan(ctx context.Context, pairs []pair) (*codegen.Plan, error)
 	case plan.Empty():
 		return nil, ErrNothing
 	case len(plan.Mismatches) > 0:
-		return nil, fmt.Errorf("the running kernel is not the one that these sources, this configuration and this compiler build:\n  %s",
-			strings.Join(plan.Mismatches, "\n  "))
+		return nil, &MismatchError{plan.Mismatches}
 	}
 	return plan, nil
 }
