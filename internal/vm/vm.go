@@ -117,8 +117,7 @@ func Boot(ctx context.Context, c Config) (*Result, error) {
 			first = KVM
 		}
 	}
-	limit := map[Accel]time.Duration{Auto: silenceAuto, KVM: silenceKVM}[c.Accel]
-	res, err := bootOnce(ctx, c, first, limit)
+	res, err := bootOnce(ctx, c, first, silenceLimit(c.Accel, first))
 	if c.Accel == Auto && first == KVM && err == nil && c.Port != nil && !res.Spoke {
 		err = &noLifeError{first, errors.New("the guest stopped before it said anything")}
 	}
@@ -132,6 +131,18 @@ func Boot(ctx context.Context, c Config) (*Result, error) {
 	}
 	res.Notes = notes
 	return res, nil
+}
+
+// silenceLimit is how long a guest on one accelerator may be silent, where asked
+// was asked for; zero: for ever. TCG on a busy host takes its time.
+func silenceLimit(asked, accel Accel) time.Duration {
+	switch {
+	case accel != KVM:
+		return 0
+	case asked == Auto:
+		return silenceAuto
+	}
+	return silenceKVM
 }
 
 func (c Config) withDefaults() Config {

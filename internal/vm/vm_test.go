@@ -168,6 +168,22 @@ func TestBootAuto(t *testing.T) {
 	}
 }
 
+func TestSilenceLimit(t *testing.T) {
+	for _, tt := range []struct {
+		asked, accel Accel
+		want         time.Duration
+	}{
+		{Auto, KVM, silenceAuto},
+		{KVM, KVM, silenceKVM},
+		{Auto, TCG, 0}, // KVM could not even be tried
+		{TCG, TCG, 0},
+	} {
+		if got := silenceLimit(tt.asked, tt.accel); got != tt.want {
+			t.Errorf("%s asked for, %s: got %v, want %v", tt.asked, tt.accel, got, tt.want)
+		}
+	}
+}
+
 func TestBootRefuses(t *testing.T) {
 	c := Config{QEMU: "no-such-qemu", Kernel: "no-such-kernel", Accel: "fast"}
 	_, err := Boot(t.Context(), c)
