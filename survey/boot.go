@@ -29,6 +29,7 @@ const (
 	guestMemory   = 1024             // MiB: many drivers stay loaded
 	bootAllowance = 4 * time.Minute  // of the host, which may be busy
 	perModule     = 90 * time.Second // likewise
+	maxBoots      = 3                // of a guest that dies before any module is tried
 )
 
 // trial is one module to test.
@@ -68,17 +69,17 @@ func (s *survey) testAll(ctx context.Context) error {
 	q := &queue{}
 	guests := max(s.o.Jobs, (len(todo)+perGuest-1)/perGuest)
 	for part := range slices.Chunk(todo, max(1, (len(todo)+guests-1)/guests)) {
-		q.add(part)
+		q.add(batch{trials: part})
 	}
 	var g errgroup.Group
 	for range s.o.Jobs {
 		g.Go(func() error {
 			for {
-				batch, ok := q.take()
+				next, ok := q.take()
 				if !ok {
 					return nil
 				}
-				rest, err := s.testBatch(ctx, batch, len(todo))
+				rest, err := s.testBatch(ctx, next, len(todo))
 				if err != nil {
 					q.stop()
 					return err
@@ -93,12 +94,18 @@ func (s *survey) testAll(ctx context.Context) error {
 	return g.Wait()
 }
 
+// batch is what one guest is to test.
+type batch struct {
+	trials []trial
+	boots  int // that have failed
+}
+
 // queue is the batches that wait for a guest. It is empty only when none waits
 // and none runs, as a running one may come back in parts.
 type queue struct {
 	mu      sync.Mutex
 	wake    *sync.Cond
-	waiting [][]trial
+	waiting []batch
 	running int
 	stopped bool
 }
@@ -110,26 +117,26 @@ func (q *queue) cond() *sync.Cond {
 	return q.wake
 }
 
-func (q *queue) add(batch []trial) {
+func (q *queue) add(b batch) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.waiting = append(q.waiting, batch)
+	q.waiting = append(q.waiting, b)
 	q.cond().Signal()
 }
 
-func (q *queue) take() ([]trial, bool) {
+func (q *queue) take() (batch, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.waiting) == 0 && q.running > 0 && !q.stopped {
 		q.cond().Wait()
 	}
 	if len(q.waiting) == 0 || q.stopped {
-		return nil, false
+		return batch{}, false
 	}
-	batch := q.waiting[0]
+	b := q.waiting[0]
 	q.waiting = q.waiting[1:]
 	q.running++
-	return batch, true
+	return b, true
 }
 
 func (q *queue) finished() {
@@ -193,13 +200,14 @@ func inKernel(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // testBatch tests modules in one guest. It returns those that it could not
 // judge, as further batches.
-func (s *survey) testBatch(ctx context.Context, batch []trial, total int) ([][]trial, error) {
+func (s *survey) testBatch(ctx context.Context, b batch, total int) ([]batch, error) {
+	trials := b.trials
 	steps := []livetest.Step{bootStep}
 	var modules []string
-	for i := range batch {
-		batch[i].first = len(steps)
-		steps = append(steps, batch[i].steps()...)
-		modules = append(modules, batch[i].path)
+	for i := range trials {
+		trials[i].first = len(steps)
+		steps = append(steps, trials[i].steps()...)
+		modules = append(modules, trials[i].path)
 	}
 	report, err := livetest.Script(ctx, livetest.Guest{
 		Kernel: livetest.Kernel{BzImage: s.o.Kernel.BzImage, FindModule: func(name string) (string, bool) {
@@ -207,39 +215,39 @@ func (s *survey) testBatch(ctx context.Context, batch []trial, total int) ([][]t
 			return path, err == nil
 		}},
 		Modules: modules, Accel: s.o.Accel, MemoryMB: guestMemory,
-		Timeout: bootAllowance + time.Duration(len(batch))*perModule,
+		Timeout: bootAllowance + time.Duration(len(trials))*perModule,
 	}, steps)
 	if err != nil {
 		return nil, err
 	}
-	bad := len(batch)
-	if !report.OK {
-		bad = firstBad(report, batch)
+	if report.Steps[0].Exit != 0 { // not even the first command ran
+		if b.boots++; b.boots < maxBoots {
+			return []batch{b}, nil
+		}
+		return nil, fmt.Errorf("the guest does not start: %s\n%s", strings.Join(report.Problems, "\n"), strings.Join(report.Console, "\n"))
 	}
-	for _, t := range batch[:bad] {
-		if err := s.tested(t, report, len(batch), total); err != nil {
+	bad := len(trials)
+	if !report.OK && len(trials) > 1 {
+		bad = firstBad(report, trials)
+	}
+	for _, t := range trials[:bad] {
+		if err := s.tested(t, report, len(trials), total); err != nil {
 			return nil, err
 		}
 	}
-	switch {
-	case bad == len(batch):
-		return nil, nil
-	case len(batch) > 1:
-		rest := [][]trial{batch[bad : bad+1]}
-		if bad+1 < len(batch) {
-			rest = append(rest, batch[bad+1:])
+	var rest []batch
+	for _, part := range [][]trial{trials[bad:min(bad+1, len(trials))], trials[min(bad+1, len(trials)):]} {
+		if len(part) > 0 {
+			rest = append(rest, batch{trials: part})
 		}
-		return rest, nil
-	case !report.Steps[0].OK || report.Steps[0].Exit != 0:
-		return nil, fmt.Errorf("the guest does not start: %s\n%s", strings.Join(report.Problems, "\n"), strings.Join(report.Console, "\n"))
 	}
-	return nil, s.tested(batch[0], report, 1, total)
+	return rest, nil
 }
 
 // firstBad is the index of the first module that a guest found fault with: the
 // one whose step failed, or during whose steps the kernel warned; the last one
 // that began, if the fault is of no step.
-func firstBad(report *livetest.Report, batch []trial) int {
+func firstBad(report *livetest.Report, trials []trial) int {
 	bad := len(report.Steps)
 	for i, st := range report.Steps {
 		if !st.OK {
@@ -250,8 +258,8 @@ func firstBad(report *livetest.Report, batch []trial) int {
 	for _, l := range report.Log {
 		bad = min(bad, l.Step)
 	}
-	i := len(batch) - 1
-	for i > 0 && batch[i].first > bad {
+	i := len(trials) - 1
+	for i > 0 && trials[i].first > bad {
 		i--
 	}
 	return i
