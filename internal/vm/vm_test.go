@@ -208,7 +208,7 @@ func TestArguments(t *testing.T) {
 		want  string
 	}{
 		{TCG, "qemu-system-x86_64 -accel tcg,thread=single -cpu max,la57=off -m 512 -smp 2 -kernel bzImage -initrd I " +
-			"-append console=ttyS0 panic=-1 tsc=unstable loglevel=7 -nodefaults -display none -monitor none " +
+			"-append console=ttyS0 panic=-1 tsc=unstable no_timer_check loglevel=7 -nodefaults -display none -monitor none " +
 			"-no-reboot -serial stdio -chardev file,id=port,path=P -serial chardev:port"},
 		{KVM, "qemu-system-x86_64 -accel kvm -cpu host -m 512 -smp 2 -kernel bzImage -initrd I " +
 			"-append console=ttyS0 panic=-1 loglevel=7 -nodefaults -display none -monitor none " +
