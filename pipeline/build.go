@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -55,6 +56,38 @@ var (
 	// ErrUnpatchable: Report.Problems say why.
 	ErrUnpatchable = errors.New("this change cannot be livepatched")
 )
+
+// PatchError is a patch that cannot be read or does not apply.
+type PatchError struct{ Err error }
+
+func (e *PatchError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is wrong, see errors.Join.
+func (e *PatchError) Unwrap() []error { return []error{e.Err} }
+
+// MismatchError is a kernel that is not the one that its tree builds.
+type MismatchError struct{ Lines []string }
+
+func (e *MismatchError) Error() string {
+	return "the running kernel is not the one that these sources, this configuration and this compiler build:\n  " +
+		strings.Join(e.Lines, "\n  ")
+}
+
+// OriginalError is a unit of the kernel that does not compile as it is.
+type OriginalError struct{ Err error }
+
+func (e *OriginalError) Error() string { return "the original does not compile: " + e.Err.Error() }
+func (e *OriginalError) Unwrap() error { return e.Err }
+
+// PanicError is a fault of klpc itself.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("internal error: %v; please report it with this:\n%s", e.Value, e.Stack)
+}
 
 // builder carries one build along: what one step leaves, later ones take.
 type builder struct {
@@ -110,7 +143,7 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.work.close()) }()
-	b.cache = newCompileCache(k.Tree, o.Cache, o.CacheSize, b.work.keep, b.note)
+	b.cache = newCompileCache(k, o.Cache, o.CacheSize, b.work.keep, b.note)
 	err = b.runSteps(ctx, from)
 	if err == nil {
 		err = b.writeModule()
@@ -195,7 +228,7 @@ func (b *builder) apply(ctx context.Context) error {
 	tree := b.kernel.Tree
 	patches, err := readPatches(b.o.Patches)
 	if err != nil {
-		return b.inPatch(err)
+		return b.inPatch(&PatchError{err})
 	}
 	if b.o.Git != "" {
 		commits, err := gitPatches(ctx, tree.Source, b.o.Git)
@@ -206,7 +239,7 @@ func (b *builder) apply(ctx context.Context) error {
 	}
 	b.files, err = applyAll(tree.Source, patches, diff.Options{Fuzz: b.o.Fuzz}, b.note)
 	if err != nil {
-		return b.inPatch(err)
+		return b.inPatch(&PatchError{err})
 	}
 	if b.work.keep {
 		b.identity, err = b.identify()
@@ -319,20 +352,30 @@ func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit
 	return out, nil
 }
 
-// each runs work for each of the named pieces in parallel and reports each.
+// each runs work for each of the named pieces in parallel and reports each. Of
+// several that fail, the first in order decides: those before a failed one run to
+// their end, so that the error does not depend on which was quicker; those behind
+// it do not begin.
 func (b *builder) each(ctx context.Context, names []string, work func(context.Context, int) error) error {
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group
 	g.SetLimit(b.o.Jobs)
+	errs := make([]error, len(names))
+	var failed atomic.Int64 // lowest index of a failed one
+	failed.Store(int64(len(names)))
 	done := 0
 	for i, name := range names {
 		g.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err // another one has failed
+			if err := ctx.Err(); err != nil || int64(i) > failed.Load() {
+				errs[i] = err
+				return nil
 			}
 			b.event(func(e Events) { e.unit(UnitEvent{ID: i, Name: name, Done: done, Total: len(names)}) })
 			started := time.Now()
-			if err := work(ctx, i); err != nil {
-				return err
+			if err := guarded(ctx, i, work); err != nil {
+				errs[i] = err
+				for low := failed.Load(); int64(i) < low && !failed.CompareAndSwap(low, int64(i)); low = failed.Load() {
+				}
+				return nil
 			}
 			b.event(func(e Events) {
 				done++
@@ -341,7 +384,24 @@ func (b *builder) each(ctx context.Context, names []string, work func(context.Co
 			return nil
 		})
 	}
-	return g.Wait()
+	_ = g.Wait() // errors are in errs
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guarded turns a panic of a piece of work, which runs in a goroutine of its
+// own, into an error.
+func guarded(ctx context.Context, i int, work func(context.Context, int) error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return work(ctx, i)
 }
 
 // sourcesOf names the pieces of work of units.
@@ -390,7 +450,7 @@ func (b *builder) compile(ctx context.Context) error {
 		job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.o"), Extra: sectionFlags, Launcher: b.o.Launcher}
 		data, err := b.object(ctx, job)
 		if err != nil {
-			return fmt.Errorf("the original does not compile: %w", err)
+			return &OriginalError{err}
 		}
 		p.orig, err = parseObject(job.Out, data)
 		return err
@@ -554,8 +614,7 @@ func (b *builder) plan(ctx context.Context) error {
 	case plan.Empty():
 		return ErrNothing
 	case len(plan.Mismatches) > 0:
-		return fmt.Errorf("the running kernel is not the one that these sources, this configuration and this compiler build:\n  %s",
-			strings.Join(plan.Mismatches, "\n  "))
+		return &MismatchError{plan.Mismatches}
 	}
 	b.planned = plan
 	return nil

@@ -79,11 +79,18 @@ func readPatch(name string) ([]*diff.Patch, error) {
 // options after the name and comments after "#". All patches must be made for
 // -p1, as kernel patches are.
 func readSeries(dir string) ([]string, error) {
-	name := filepath.Join(dir, "series")
-	data, err := os.ReadFile(name)
+	files, err := SeriesFiles(filepath.Join(dir, "series"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: a folder of patches needs a file named series that gives their order", dir)
 	}
+	return files, err
+}
+
+// SeriesFiles returns the paths of the patches that a series file names, in its
+// order; they lie in its folder.
+func SeriesFiles(name string) ([]string, error) {
+	dir := filepath.Dir(name)
+	data, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}

@@ -167,7 +167,7 @@ be livepatched. Nothing is written on 1 to 4.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetHelpCommand(newHelp())
-	root.AddCommand(newBuild(a, runBuild), newDiff(a), newInspect(a), newTest(a, runTest), newCache(a, runCache))
+	root.AddCommand(newBuild(a, runBuild), newDiff(a), newInspect(a), newTest(a, runTest), newSurvey(a, runSurvey), newCache(a, runCache))
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
