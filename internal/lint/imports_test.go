@@ -19,7 +19,7 @@ const module = "github.com/klpc/klpc/"
 // none. docs/architecture.md shows the same as a picture.
 var allowed = map[string][]string{
 	"cmd/klpc":                  {"cache", "codegen", "elfdiff", "elfobj", "inspect", "internal/ui", "internal/vm", "livepatch", "livetest", "pipeline", "survey"},
-	"codegen":                   {"elfdiff", "elfobj", "internal/arch", "kmodtmpl", "target"},
+	"codegen":                   {"elfdiff", "elfobj", "internal/arch", "kmodtmpl", "locate", "target"},
 	"distro":                    {"internal/run"},
 	"elfdiff":                   {"elfobj", "internal/arch"},
 	"elfobj":                    {"internal/arch"},
@@ -29,13 +29,14 @@ var allowed = map[string][]string{
 	"kbuild":                    {"internal/run"},
 	"livepatch":                 {"inspect", "target"},
 	"livetest":                  {"elfobj", "internal/vm", "target"},
+	"locate":                    {"elfdiff", "elfobj", "internal/arch", "target"},
 	"pipeline":                  {"cache", "codegen", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "target"},
 	"survey":                    {"codegen", "diff", "elfdiff", "internal/run", "internal/vm", "kbuild", "livetest", "pipeline"},
 	"target":                    {"elfobj"},
 }
 
 // pure packages take and return values: no files, processes or logs.
-var pure = []string{"codegen", "diff", "elfdiff", "elfobj", "kmodtmpl", "cpptext", "internal/arch"}
+var pure = []string{"codegen", "diff", "elfdiff", "elfobj", "kmodtmpl", "cpptext", "internal/arch", "locate", "verify"}
 
 var impure = []string{"os", "os/exec", "log", "log/slog", "net", "net/http", "github.com/spf13/cobra"}
 
