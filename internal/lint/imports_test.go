@@ -30,10 +30,11 @@ var allowed = map[string][]string{
 	"livetest":                  {"elfobj", "internal/vm", "target"},
 	"pipeline":                  {"cache", "codegen", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "target"},
 	"target":                    {"elfobj"},
+	"typediff":                  {"elfobj"},
 }
 
 // pure packages take and return values: no files, processes or logs.
-var pure = []string{"codegen", "diff", "elfdiff", "elfobj", "kmodtmpl", "cpptext", "internal/arch"}
+var pure = []string{"codegen", "diff", "elfdiff", "elfobj", "kmodtmpl", "cpptext", "typediff", "internal/arch"}
 
 var impure = []string{"os", "os/exec", "log", "log/slog", "net", "net/http", "github.com/spf13/cobra"}
 
