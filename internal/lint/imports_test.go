@@ -33,10 +33,15 @@ var allowed = map[string][]string{
 	"pipeline":                  {"cache", "codegen", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "target"},
 	"survey":                    {"codegen", "diff", "elfdiff", "internal/run", "internal/vm", "kbuild", "livetest", "pipeline"},
 	"target":                    {"elfobj"},
+	"typediff":                  {"elfobj"},
 }
 
 // pure packages take and return values: no files, processes or logs.
+<<<<<<< HEAD
 var pure = []string{"codegen", "diff", "elfdiff", "elfobj", "kmodtmpl", "cpptext", "internal/arch", "locate", "verify"}
+=======
+var pure = []string{"codegen", "diff", "elfdiff", "elfobj", "kmodtmpl", "cpptext", "typediff", "internal/arch"}
+>>>>>>> layout
 
 var impure = []string{"os", "os/exec", "log", "log/slog", "net", "net/http", "github.com/spf13/cobra"}
 
