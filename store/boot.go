@@ -40,6 +40,7 @@ type Machine struct {
 // begin records that this boot has begun, and judges the one before.
 func (m *Manifest) begin(on Machine, now time.Time) {
 	if m.Boot != nil && m.Boot.ID == on.BootID {
+		m.Boot.Clean = false // the kernel outlived it: a soft reboot, or a call by hand
 		m.died(on.Active, now)
 		return
 	}

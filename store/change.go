@@ -115,7 +115,8 @@ func (s *Store) installed(old *Patch, mod *Module, o InstallOptions) Patch {
 	return p
 }
 
-// Uninstall plans to take a livepatch out of the store. It stays loaded.
+// Uninstall plans to take a livepatch out of the store. It stays loaded. One that
+// is not there is no error: the name may be spelt wrong, which a note says.
 func (s *Store) Uninstall(release, name string) (*Change, error) {
 	m, err := s.Read(release)
 	if err != nil {
@@ -123,9 +124,11 @@ func (s *Store) Uninstall(release, name string) (*Change, error) {
 	}
 	p := m.Find(name)
 	if p == nil {
-		return nil, s.notInstalled(m, name)
+		c := &Change{Name: name, Release: release, Steps: []string{}, Notes: []string{s.notInstalled(m, name).Error()}}
+		return c, nil
 	}
 	c := s.newChange(release, p)
+	c.Accepted = false
 	gone := p.Name
 	c.add(func() error {
 		return s.change(release, func(m *Manifest) error {

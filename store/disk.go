@@ -55,6 +55,9 @@ func (d osDisk) Names(dir string) ([]string, error) {
 }
 
 func (d osDisk) Mkdir(dir string) error {
+	if err := makeRoot(string(d)); err != nil {
+		return err
+	}
 	err := os.Mkdir(d.path(dir), dirMode)
 	if errors.Is(err, fs.ErrExist) {
 		return nil

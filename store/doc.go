@@ -1,10 +1,10 @@
 // Package store keeps livepatches for the kernels of this machine, and decides
 // which of them are loaded again at boot.
 //
-// It loads nothing itself: Restore is given what loads. There is one folder a
+// It loads nothing itself: Restore is given what loads. Its callers hold the lock
+// that serialises changes (livepatch.Lock). There is one folder a
 // kernel release, with the modules and one manifest:
 //
-//	/var/lib/klpc/lock
 //	/var/lib/klpc/RELEASE/manifest.json
 //	/var/lib/klpc/RELEASE/NAME-SHA256.ko    the first 16 digits
 //

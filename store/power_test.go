@@ -77,13 +77,7 @@ func accept(name string) func(*Store, *kernel) error {
 }
 
 func uninstall(name string) func(*Store, *kernel) error {
-	return func(s *Store, _ *kernel) error {
-		err := do(s.Uninstall(testRelease, name))
-		if errors.Is(err, ErrNotInstalled) {
-			return nil // the second time
-		}
-		return err
-	}
+	return func(s *Store, _ *kernel) error { return do(s.Uninstall(testRelease, name)) }
 }
 
 func restore(s *Store, k *kernel) error {

@@ -27,7 +27,7 @@ const (
 // ErrNotInstalled is a livepatch that the store does not hold.
 var ErrNotInstalled = errors.New("not installed")
 
-// Store is a patch store. Its methods that change something need Lock.
+// Store is a patch store. Who changes something holds the lock.
 type Store struct {
 	root string
 	disk disk
