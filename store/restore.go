@@ -91,16 +91,17 @@ func (s *Store) Restore(ctx context.Context, on Machine, l Loader, started func(
 }
 
 // PlanRestore says what Restore would do now, without doing it.
-func (s *Store) PlanRestore(on Machine, active []string) (*Restoration, error) {
+func (s *Store) PlanRestore(on Machine) (*Restoration, error) {
 	m, err := s.Read(on.Release)
 	if err != nil {
 		return nil, err
 	}
-	on.Active = active
-	m.begin(on, s.now())
+	if !m.empty() {
+		m.begin(on, s.now())
+	}
 	r := &Restoration{Release: on.Release, Patches: []RestoredStep{}}
 	for i := range m.Patches {
-		r.Patches = append(r.Patches, planned(&m.Patches[i], active))
+		r.Patches = append(r.Patches, planned(&m.Patches[i], on.Active))
 	}
 	return r, nil
 }

@@ -42,6 +42,12 @@ func Open(root string) *Store {
 // Root is the store's folder.
 func (s *Store) Root() string { return s.root }
 
+// LockPath is the lock of a store that does not belong to root.
+func (s *Store) LockPath() string { return filepath.Join(s.root, "lock") }
+
+// Prepare makes the store's folder, if it is not there.
+func (s *Store) Prepare() error { return makeRoot(s.root) }
+
 // Path is where a patch's module lies.
 func (s *Store) Path(release string, p *Patch) string { return filepath.Join(s.root, release, p.File) }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/klpc/klpc/internal/systemd"
 	"github.com/klpc/klpc/store"
 )
 
@@ -94,7 +95,7 @@ func runInstall(ctx context.Context, a *app, o installOptions) error {
 		if running, err := runningRelease(); err == nil && running != mod.Release {
 			change.Notes = append(change.Notes, fmt.Sprintf("it is for kernel %s, and %s runs", mod.Release, running))
 		}
-		if change.Accepted && c.Store == store.DefaultRoot && !serviceEnabled("/") {
+		if change.Accepted && c.Store == store.DefaultRoot && !systemd.Enabled("/") {
 			change.Notes = append(change.Notes, "klpc.service is not enabled, so nothing is loaded at boot: klpc install-service")
 		}
 		return change, nil
@@ -191,7 +192,7 @@ func changeNamed(ctx context.Context, a *app, what string, o namedOptions, plan 
 // changeStore plans a change with the lock held, makes it, and prints it.
 func changeStore(ctx context.Context, a *app, s *store.Store, what string, o storeOptions, plan func() (*store.Change, error)) error {
 	if !o.dryRun {
-		unlock, err := lock(ctx, a, s, what)
+		unlock, err := lockChanges(ctx, a, s, what)
 		if err != nil {
 			return err
 		}
