@@ -167,7 +167,14 @@ be livepatched. Nothing is written on 1 to 4.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetHelpCommand(newHelp())
-	root.AddCommand(newBuild(a, runBuild), newDiff(a), newInspect(a), newTest(a, runTest), newSurvey(a, runSurvey), newCache(a, runCache))
+	root.AddCommand(
+		newBuild(a, runBuild), newTest(a, runTest), newSurvey(a, runSurvey),
+		newDiff(a), newInspect(a), newCache(a, runCache),
+		newInstall(a, runInstall), newUninstall(a, runUninstall), newAccept(a, runAccept),
+		newRestore(a, runRestore), newMark(a, runMark),
+		newInstallService(a, runInstallService), newUninstallService(a, runUninstallService),
+		newSign(a, runSign),
+	)
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
