@@ -256,34 +256,6 @@ func (b *builder) addHelpers(files map[string]*[]byte) {
 	}
 }
 
-// decideCandidates keeps the units whose preprocessed text changes.
-func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit) ([]kbuild.Unit, error) {
-	if len(candidates) == 0 {
-		return nil, nil
-	}
-	b.step(fmt.Sprintf("preprocess %d units that may read a changed header", len(candidates)))
-	sees := make([]bool, len(candidates))
-	err := b.each(ctx, len(candidates), func(ctx context.Context, i int) (string, error) {
-		var err error
-		if candidates[i].Special() == "" {
-			sees[i], err = b.seesChange(ctx, candidates[i])
-		}
-		return candidates[i].Source, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	b.report.Readers = len(candidates)
-	var out []kbuild.Unit
-	for i, u := range candidates {
-		if sees[i] {
-			out = append(out, u)
-		}
-	}
-	b.report.Preprocessed = len(out)
-	return out, nil
-}
-
 // each runs n pieces of work in parallel and reports each.
 func (b *builder) each(ctx context.Context, n int, work func(context.Context, int) (string, error)) error {
 	g, ctx := errgroup.WithContext(ctx)

@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 	"internal/vm":               {"internal/run"},
 	"kbuild":                    {"internal/run"},
 	"livetest":                  {"elfobj", "internal/vm", "target"},
-	"pipeline":                  {"cache", "codegen", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "target"},
+	"pipeline":                  {"cache", "codegen", "cpptext", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "target"},
 	"target":                    {"elfobj"},
 }
 
