@@ -324,34 +324,6 @@ func (b *builder) addHelpers(files map[string]*[]byte) {
 	}
 }
 
-// decideCandidates keeps the units whose preprocessed text changes.
-func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit) ([]kbuild.Unit, error) {
-	if len(candidates) == 0 {
-		return nil, nil
-	}
-	b.step(fmt.Sprintf("preprocess %d units that may read a changed header", len(candidates)))
-	sees := make([]bool, len(candidates))
-	err := b.each(ctx, sourcesOf(candidates), func(ctx context.Context, i int) error {
-		var err error
-		if candidates[i].Special() == "" {
-			sees[i], err = b.seesChange(ctx, candidates[i])
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	b.report.Readers = len(candidates)
-	var out []kbuild.Unit
-	for i, u := range candidates {
-		if sees[i] {
-			out = append(out, u)
-		}
-	}
-	b.report.Preprocessed = len(out)
-	return out, nil
-}
-
 // each runs work for each of the named pieces in parallel and reports each. Of
 // several that fail, the first in order decides: those before a failed one run to
 // their end, so that the error does not depend on which was quicker; those behind
