@@ -54,8 +54,8 @@ type CompileError struct {
 
 func (e *CompileError) Error() string { return fmt.Sprintf("compile %s: %s", e.Unit.Source, e.First) }
 
-// CrashError is a compiler that broke down, as opposed to one that refused
-// its input.
+// CrashError is a compiler that broke down, or that the machine left without
+// room, as opposed to one that refused its input.
 type CrashError struct {
 	Unit   Unit
 	First  string
@@ -63,7 +63,7 @@ type CrashError struct {
 }
 
 func (e *CrashError) Error() string {
-	return fmt.Sprintf("compile %s: the compiler crashed: %s", e.Unit.Source, e.First)
+	return fmt.Sprintf("compile %s: the compiler broke down: %s", e.Unit.Source, e.First)
 }
 
 // NoCompilerError is a compiler that is not installed.
@@ -330,7 +330,7 @@ func (t *Tree) normalise(read []string, s *Shadow) []string {
 var (
 	firstError    = regexp.MustCompile(`(?m)^.*\b(?:fatal )?error: .*$`)
 	missingHeader = regexp.MustCompile(`fatal error: '?([^':]+)'?: (?:No such file or directory|file not found)|fatal error: '([^']+)' file not found`)
-	crash         = regexp.MustCompile(`(?m)^.*(?:internal compiler error|signal terminated program|clang frontend command failed|PLEASE submit a bug report|out of memory).*$`)
+	crash         = regexp.MustCompile(`(?m)^.*(?:internal compiler error|signal terminated program|clang frontend command failed|PLEASE submit a bug report|out of memory|No space left on device|Disk quota exceeded|Cannot allocate memory|Input/output error|Read-only file system).*$`)
 )
 
 // explain turns a failed compile into an error that says whose fault it is.

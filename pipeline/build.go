@@ -390,7 +390,7 @@ func (b *builder) compile(ctx context.Context) error {
 		job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.o"), Extra: sectionFlags, Launcher: b.o.Launcher}
 		data, err := b.object(ctx, job)
 		if err != nil {
-			return fmt.Errorf("the original does not compile: %w", err)
+			return err
 		}
 		p.orig, err = parseObject(job.Out, data)
 		return err
@@ -426,6 +426,9 @@ func (b *builder) object(ctx context.Context, job kbuild.CompileJob) ([]byte, er
 	}
 	started := time.Now()
 	data, deps, err := b.cache.object(ctx, job)
+	if err != nil && job.Shadow == nil {
+		err = fmt.Errorf("the original does not compile: %w", err)
+	}
 	if err != nil {
 		return nil, err
 	}
