@@ -26,8 +26,10 @@ type CompileJob struct {
 	Out string
 	// Extra arguments go behind those of Kbuild.
 	Extra []string
-	// Launcher, such as ccache, goes before the compiler.
+	// Launcher, such as ccache, goes before the compiler, and finds Env added
+	// to its environment.
 	Launcher []string
+	Env      []string
 }
 
 // CompileResult is what a compile left.
@@ -225,7 +227,7 @@ func (t *Tree) once(ctx context.Context, job CompileJob, st stage) (CompileResul
 	}
 	args := append([]string{}, job.Launcher...)
 	args = append(args, compileArgs(job, st, out, depfile)...)
-	r, err := run.Do(ctx, run.Cmd{Dir: cwd, Args: args, Env: t.env(filepath.Dir(job.Out))})
+	r, err := run.Do(ctx, run.Cmd{Dir: cwd, Args: args, Env: append(t.env(filepath.Dir(job.Out)), job.Env...)})
 	if err != nil {
 		return CompileResult{}, t.explain(job, args[0], r, err)
 	}

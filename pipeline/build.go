@@ -72,6 +72,7 @@ type builder struct {
 	identity identity
 	sel      *selection // select
 	shadow   *kbuild.Shadow
+	place    *place // of the shadow, if that is not in the work folder
 	// problems are those of whole files; the rest of the patch is looked at
 	// all the same, so that all problems come out together.
 	problems []elfdiff.Problem
@@ -109,7 +110,7 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 	if b.work, err = openWork(k, o, from); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, b.work.close()) }()
+	defer func() { err = errors.Join(err, b.close()) }()
 	b.cache = newCompileCache(k.Tree, o.Cache, o.CacheSize, b.work.keep, b.note)
 	err = b.runSteps(ctx, from)
 	if err == nil {
@@ -117,6 +118,14 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 	}
 	b.sayKept(err)
 	return b.report, err
+}
+
+func (b *builder) close() error {
+	err := b.work.close()
+	if b.place != nil {
+		err = errors.Join(err, b.place.close())
+	}
+	return err
 }
 
 // writeModule ends a build that has a module.
@@ -238,7 +247,7 @@ func (b *builder) makeShadow() error {
 	}
 	b.addHelpers(files)
 	var err error
-	b.shadow, err = kbuild.NewShadow(b.kernel.Tree, filepath.Join(b.work.dir, "src"), files)
+	b.shadow, err = kbuild.NewShadow(b.kernel.Tree, b.shadowDir(), files)
 	return err
 }
 
@@ -399,7 +408,7 @@ func (b *builder) compile(ctx context.Context) error {
 
 func (b *builder) compilePatched(ctx context.Context, p *pair) error {
 	u := b.sel.after(p.unit)
-	job := kbuild.CompileJob{Unit: u, Out: b.tempName(p.unit, "patched.o"), Extra: sectionFlags, Launcher: b.o.Launcher, Shadow: b.shadow}
+	job := kbuild.CompileJob{Unit: u, Out: b.tempName(p.unit, "patched.o"), Extra: sectionFlags, Launcher: b.o.Launcher, Env: b.launcherEnv(), Shadow: b.shadow}
 	data, err := b.object(ctx, job)
 	var ce *kbuild.CompileError
 	if errors.As(err, &ce) {
