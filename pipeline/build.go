@@ -105,6 +105,7 @@ type builder struct {
 	identity identity
 	sel      *selection // select
 	shadow   *kbuild.Shadow
+	place    *place // of the shadow, if that is not in the work folder
 	// problems are those of whole files; the rest of the patch is looked at
 	// all the same, so that all problems come out together.
 	problems []elfdiff.Problem
@@ -142,7 +143,7 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 	if b.work, err = openWork(k, o, from); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, b.work.close()) }()
+	defer func() { err = errors.Join(err, b.close()) }()
 	b.cache = newCompileCache(k, o.Cache, o.CacheSize, b.work.keep, b.note)
 	err = b.runSteps(ctx, from)
 	if err == nil {
@@ -150,6 +151,14 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 	}
 	b.sayKept(err)
 	return b.report, err
+}
+
+func (b *builder) close() error {
+	err := b.work.close()
+	if b.place != nil {
+		err = errors.Join(err, b.place.close())
+	}
+	return err
 }
 
 // writeModule ends a build that has a module.
@@ -271,7 +280,7 @@ func (b *builder) makeShadow() error {
 	}
 	b.addHelpers(files)
 	var err error
-	b.shadow, err = kbuild.NewShadow(b.kernel.Tree, filepath.Join(b.work.dir, "src"), files)
+	b.shadow, err = kbuild.NewShadow(b.kernel.Tree, b.shadowDir(), files)
 	return err
 }
 
@@ -422,7 +431,7 @@ func (b *builder) compile(ctx context.Context) error {
 		job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.o"), Extra: sectionFlags, Launcher: b.o.Launcher}
 		data, err := b.object(ctx, job)
 		if err != nil {
-			return &OriginalError{err}
+			return err
 		}
 		p.orig, err = parseObject(job.Out, data)
 		return err
@@ -431,7 +440,7 @@ func (b *builder) compile(ctx context.Context) error {
 
 func (b *builder) compilePatched(ctx context.Context, p *pair) error {
 	u := b.sel.after(p.unit)
-	job := kbuild.CompileJob{Unit: u, Out: b.tempName(p.unit, "patched.o"), Extra: sectionFlags, Launcher: b.o.Launcher, Shadow: b.shadow}
+	job := kbuild.CompileJob{Unit: u, Out: b.tempName(p.unit, "patched.o"), Extra: sectionFlags, Launcher: b.o.Launcher, Env: b.launcherEnv(), Shadow: b.shadow}
 	data, err := b.object(ctx, job)
 	var ce *kbuild.CompileError
 	if errors.As(err, &ce) {
@@ -458,6 +467,9 @@ func (b *builder) object(ctx context.Context, job kbuild.CompileJob) ([]byte, er
 	}
 	started := time.Now()
 	data, deps, err := b.cache.object(ctx, job)
+	if err != nil && job.Shadow == nil {
+		err = &OriginalError{err}
+	}
 	if err != nil {
 		return nil, err
 	}
