@@ -5,6 +5,7 @@ import (
 
 	"github.com/klpc/klpc/codegen"
 	"github.com/klpc/klpc/elfdiff"
+	"github.com/klpc/klpc/verify"
 )
 
 // Report is what a build has to say; its JSON form is stable.
@@ -21,6 +22,8 @@ type Report struct {
 	// many of them do see the change.
 	Readers      int `json:"readers,omitempty"`
 	Preprocessed int `json:"preprocessed,omitempty"`
+	// Verification is what was proven of the module; nil if none was written.
+	Verification *verify.Report `json:"verification,omitempty"`
 	// Timings are not part of the JSON form: equal input gives equal output.
 	Timings []Timing `json:"-"`
 }

@@ -25,6 +25,9 @@ func (c *check) pairInit() {
 		if p.Kind == elfdiff.Table || p.Hi == p.Lo {
 			continue
 		}
+		if p.Sym == nil && len(p.Refs) == 0 && len(bytes.Trim(p.Bytes(), "\x00")) == 0 {
+			continue // padding between variables
+		}
 		if p.Sym == nil {
 			c.find(Patched, u.Source, fmt.Sprintf("%s has no name", p.Name()), "this is klpc's fault: report it")
 			continue
@@ -84,7 +87,7 @@ func (c *check) callbacks() {
 	if c.tables == nil {
 		return
 	}
-	kinds := []string{"pre_patch", "post_patch", "pre_unpatch", "post_unpatch"}
+	kinds := callbackKinds()
 	type declared struct{ object, kind string }
 	want := map[declared][]pieceID{}
 	for _, u := range c.v.units {

@@ -222,7 +222,7 @@ func (x *unit) finish() error {
 // join pairs the pieces before and after objtool: it adds sections and symbols,
 // and moves nothing.
 func (x *unit) join() error {
-	before, after := x.Diff.Patched.Obj.Sections, x.Patched.Sections
+	before, after := slices.DeleteFunc(slices.Clone(x.Diff.Patched.Obj.Sections), IsDebug), slices.DeleteFunc(slices.Clone(x.Patched.Sections), IsDebug)
 	if len(after) < len(before) {
 		return fmt.Errorf("objtool left %d of %d sections", len(after), len(before))
 	}
