@@ -109,10 +109,11 @@ type builder struct {
 	// problems are those of whole files; the rest of the patch is looked at
 	// all the same, so that all problems come out together.
 	problems []elfdiff.Problem
-	units    []kbuild.Unit // preprocess
-	pairs    []pair        // compile, compare
-	planned  *codegen.Plan // plan
-	module   []byte        // link
+	units    []kbuild.Unit  // preprocess
+	pairs    []pair         // compile, compare
+	target   codegen.Target // plan
+	planned  *codegen.Plan
+	module   []byte // link
 
 	mu sync.Mutex // events
 }
@@ -123,11 +124,11 @@ var moduleName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,55}$`)
 // Build makes a livepatch module from patches. The report is never nil if the
 // error is ErrNothing or ErrUnpatchable. Nothing is written unless err is nil.
 func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err error) {
-	if o.Jobs <= 0 {
-		o.Jobs = runtime.NumCPU()
-	}
-	b := &builder{o: o, kernel: k, report: &Report{Kernel: k.Release}}
 	from, err := stepIndex(o.From)
+	if err != nil {
+		return nil, err
+	}
+	b, err := newBuilder(k, o)
 	if err != nil {
 		return nil, err
 	}
@@ -135,9 +136,6 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 		return nil, err
 	}
 	if err := checkWritable(b.o.Output); err != nil {
-		return nil, err
-	}
-	if b.o.Launcher, err = findLauncher(o.Launcher); err != nil {
 		return nil, err
 	}
 	if b.work, err = openWork(k, o, from); err != nil {
@@ -159,6 +157,16 @@ func (b *builder) close() error {
 		err = errors.Join(err, b.place.close())
 	}
 	return err
+}
+
+// newBuilder settles the options that do not depend on the patches.
+func newBuilder(k *Kernel, o BuildOptions) (*builder, error) {
+	if o.Jobs <= 0 {
+		o.Jobs = runtime.NumCPU()
+	}
+	var err error
+	o.Launcher, err = findLauncher(o.Launcher)
+	return &builder{o: o, kernel: k, report: &Report{Kernel: k.Release}}, err
 }
 
 // writeModule ends a build that has a module.
@@ -581,6 +589,7 @@ func (b *builder) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.target = t
 	plan, err := codegen.Decide(units, t)
 	if err != nil {
 		return err
@@ -651,6 +660,11 @@ func (b *builder) link(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	source, err := b.source(ctx)
+	if err != nil {
+		return err
+	}
+	ko.Sections = append(ko.Sections, sourceSection(source))
 	b.module, err = plan.Finalize(ko)
 	return err
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/klpc/klpc/codegen"
 	"github.com/klpc/klpc/elfdiff"
+	"github.com/klpc/klpc/verify"
 )
 
 // Report is what a build has to say; its JSON form is stable.
@@ -19,6 +20,8 @@ type Report struct {
 	NoEffect []string              `json:"no_effect,omitempty"` // files of the patch that never reach this kernel
 	// Readers is nil unless the patch changes files that others include.
 	Readers *Readers `json:"readers,omitempty"`
+	// Verification is what was proven of the module; nil if none was written.
+	Verification *verify.Report `json:"verification,omitempty"`
 	// Timings are not part of the JSON form: equal input gives equal output.
 	Timings []Timing `json:"-"`
 }
