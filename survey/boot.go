@@ -209,7 +209,7 @@ func (s *survey) testBatch(ctx context.Context, b batch, total int) ([]batch, er
 		steps = append(steps, trials[i].steps()...)
 		modules = append(modules, trials[i].path)
 	}
-	report, err := livetest.Script(ctx, livetest.Guest{
+	report, err := s.script(ctx, livetest.Guest{
 		Kernel: livetest.Kernel{BzImage: s.o.Kernel.BzImage, FindModule: func(name string) (string, bool) {
 			path, err := s.o.Kernel.FindModule(name)
 			return path, err == nil

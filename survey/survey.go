@@ -18,6 +18,7 @@ import (
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/internal/run"
 	"github.com/klpc/klpc/internal/vm"
+	"github.com/klpc/klpc/livetest"
 	"github.com/klpc/klpc/pipeline"
 )
 
@@ -55,6 +56,8 @@ type survey struct {
 	states []*record // by entry; nil: not done
 	news   chan struct{}
 	done   int
+	// script is livetest.Script, except in tests.
+	script func(context.Context, livetest.Guest, []livetest.Step) (*livetest.Report, error)
 }
 
 // Run tries all patches and writes the atlas. If ctx ends, the atlas holds what
@@ -63,7 +66,8 @@ func Run(ctx context.Context, o Options) (atlas *Atlas, err error) {
 	if o.Jobs <= 0 {
 		o.Jobs = runtime.NumCPU()
 	}
-	s := &survey{o: o, names: moduleNames(o.Entries), states: make([]*record, len(o.Entries)), news: make(chan struct{}, 1)}
+	s := &survey{o: o, names: moduleNames(o.Entries), states: make([]*record, len(o.Entries)), news: make(chan struct{}, 1),
+		script: livetest.Script}
 	if _, err := o.Kernel.Target(nil); err != nil {
 		return nil, err // it would fail for each patch
 	}
