@@ -123,7 +123,7 @@ func debianKernel(ctx context.Context, release string, o KernelOptions, ev Event
 }
 
 func distroOptions(o KernelOptions, ev Events) distro.Options {
-	return distro.Options{Cache: o.Cache, Jobs: o.Jobs, Log: ev.step, Output: o.Output, AllowCompilerMismatch: o.AllowCompilerMismatch}
+	return distro.Options{Cache: o.Cache, Jobs: o.Jobs, Log: ev.stepText, Output: o.Output, AllowCompilerMismatch: o.AllowCompilerMismatch}
 }
 
 // preparedKernel opens a tree that was prepared in the cache.

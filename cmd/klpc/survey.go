@@ -154,7 +154,9 @@ func runSurvey(ctx context.Context, a *app, o surveyOptions) error {
 	if o.survey.Digest, err = programDigest(); err != nil {
 		return err
 	}
-	o.survey.Events = survey.Events{Step: p.Step, Done: p.Unit, Note: p.Note}
+	o.survey.Events = survey.Events{Step: p.Step, Done: func(done, total int, name string) {
+		p.Unit(ui.Unit{ID: done, Name: name, Done: done, Total: total, Ended: true})
+	}, Note: p.Note}
 	atlas, err := survey.Run(ctx, o.survey)
 	p.Close()
 	if atlas == nil {

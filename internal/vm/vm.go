@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/klpc/klpc/internal/run"
@@ -62,12 +63,16 @@ const (
 
 // Config is a machine to boot.
 type Config struct {
-	Kernel   string // path of a bzImage
-	Initrd   []byte // see Initramfs
-	Append   string // added to the kernel command line
-	Accel    Accel  // empty: Auto
-	MemoryMB int    // MiB; zero: 512
-	CPUs     int    // zero: 2
+	Kernel string // path of a bzImage
+	Initrd []byte // see Initramfs
+	Append string // added to the kernel command line
+	// Disks are paths of raw disk images: /dev/vda, /dev/vdb and so on, once the
+	// guest has virtio_pci and virtio_blk. What the guest has written and synced
+	// is there for the next boot.
+	Disks    []string
+	Accel    Accel // empty: Auto
+	MemoryMB int   // MiB; zero: 512
+	CPUs     int   // zero: 2
 	// Timeout is how long the guest may run; zero: without limit.
 	Timeout time.Duration
 	// Console, if set, receives what the guest prints on its console, ttyS0, as it comes.
@@ -295,7 +300,7 @@ func arguments(c Config, accel Accel, initrd, port string) []string {
 	if c.Append != "" {
 		kernel += " " + c.Append
 	}
-	return []string{c.QEMU,
+	args := []string{c.QEMU,
 		"-accel", emulator, "-cpu", cpu,
 		"-m", fmt.Sprint(c.MemoryMB), "-smp", fmt.Sprint(c.CPUs),
 		"-kernel", c.Kernel, "-initrd", initrd,
@@ -304,4 +309,9 @@ func arguments(c Config, accel Accel, initrd, port string) []string {
 		"-serial", "stdio",
 		"-chardev", "file,id=port,path=" + port, "-serial", "chardev:port",
 	}
+	for _, d := range c.Disks {
+		// A comma in a path is doubled, see "-drive" in qemu-system-x86_64(1).
+		args = append(args, "-drive", "if=virtio,format=raw,file="+strings.ReplaceAll(d, ",", ",,"))
+	}
+	return args
 }

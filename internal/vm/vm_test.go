@@ -223,6 +223,15 @@ func TestArguments(t *testing.T) {
 	}
 }
 
+func TestArgumentsDisks(t *testing.T) {
+	c := Config{Kernel: "bzImage", Disks: []string{"/tmp/a.img", "/tmp/b,c.img"}}.withDefaults()
+	got := arguments(c, TCG, "I", "P")
+	want := []string{"-drive", "if=virtio,format=raw,file=/tmp/a.img", "-drive", "if=virtio,format=raw,file=/tmp/b,,c.img"}
+	if d := cmp.Diff(want, got[len(got)-len(want):]); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestBootKillsGrandchildren(t *testing.T) {
 	pid := filepath.Join(t.TempDir(), "pid")
 	c := fakeQEMU(t, "sleep 60 & echo $! >"+pid+"; wait")
