@@ -88,7 +88,7 @@ func tryModules(t *testing.T, f *fakeGuests, jobs int, names ...string) (*survey
 		t.Fatal(err)
 	}
 	s := &survey{o: Options{Kernel: &pipeline.Kernel{BzImage: image, Release: "6.99.0-toy"}, Jobs: jobs, Test: true},
-		news: make(chan struct{}, 1), script: f.script}
+		script: f.script}
 	var err error
 	if s.dir, err = openFolder(filepath.Join(dir, "atlas"), false); err != nil {
 		t.Fatal(err)
