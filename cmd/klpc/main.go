@@ -141,7 +141,9 @@ be livepatched. Nothing is written on 1 to 4.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetHelpCommand(newHelp())
-	root.AddCommand(newBuild(a, runBuild), newDiff(a), newInspect(a), newTest(a, runTest), newCache(a, runCache))
+	root.AddCommand(newBuild(a, runBuild), newDiff(a), newInspect(a), newTest(a, runTest), newCache(a, runCache),
+		newLoad(a, runLoad), newUnload(a, runUnload), newDisable(a, runDisable), newEnable(a, runEnable),
+		newReverse(a, runReverse), newForce(a, runForce), newStatus(a, runStatus), newList(a))
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
