@@ -142,6 +142,8 @@ be livepatched. Nothing is written on 1 to 4.`,
 	}
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(newBuild(a, runBuild), newDiff(a), newInspect(a), newTest(a, runTest), newCache(a, runCache),
+		newLoad(a, runLoad), newUnload(a, runUnload), newDisable(a, runDisable), newEnable(a, runEnable),
+		newReverse(a, runReverse), newForce(a, runForce), newStatus(a, runStatus), newList(a),
 		newInstall(a, runInstall), newUninstall(a, runUninstall), newAccept(a, runAccept), newRestore(a, runRestore), newMark(a, runMark),
 		newInstallService(a, runInstallService), newUninstallService(a, runUninstallService), newSign(a, runSign))
 	root.InitDefaultCompletionCmd()
