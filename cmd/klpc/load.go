@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -79,7 +78,7 @@ func runLoad(ctx context.Context, a *app, o loadOptions) error {
 			}
 			defer m.Close()
 			lo.AllowDrop = o.allowDrop
-			return livepatch.Load(ctx, livepatch.Linux{}, m, lo)
+			return loadRecorded(ctx, m, lo)
 		}})
 }
 
@@ -100,6 +99,3 @@ func moduleFile(arg string) (string, error) {
 	}
 	return findInstalled(release, arg)
 }
-
-// errNotInstalled is a name that the store does not know.
-var errNotInstalled = errors.New("not installed")

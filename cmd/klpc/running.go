@@ -222,6 +222,9 @@ func (a *app) runChange(ctx context.Context, c change) error {
 			break
 		}
 	}
+	if c.locked && !c.options.dryRun && c.command != "load" { // loading has recorded more
+		recordActive(p.Note)
+	}
 	p.Close()
 	if err := a.printChanged(c, doc); err != nil {
 		errs = append(errs, err)

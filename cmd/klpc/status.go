@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +25,8 @@ type statusOptions struct {
 	wait     waitFor
 	timeout  seconds // zero: without limit
 	json     bool
+
+	prometheus bool
 }
 
 func newStatus(a *app, f func(context.Context, *app, statusOptions) error) *cobra.Command {
@@ -45,6 +46,8 @@ until NAME is enabled or disabled with its transition complete; without NAME, un
 all are. Exit code 0: so it is; 1: it was not within --timeout.`,
 		Example: `  klpc status
   klpc status --watch livepatch_fix
+  # for node_exporter's textfile collector
+  klpc status --prometheus >klpc.prom.new && mv klpc.prom.new klpc.prom
   klpc status --wait enabled --timeout 2m livepatch_fix && echo patched`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -62,6 +65,8 @@ all are. Exit code 0: so it is; 1: it was not within --timeout.`,
 				return usageError{errors.New("--watch excludes --wait")}
 			case o.wait == "" && cmd.Flags().Changed("timeout"):
 				return usageError{errors.New("--timeout is for --wait")}
+			case o.prometheus && (o.json || o.watch || o.name != ""):
+				return usageError{errors.New("--prometheus excludes --json, --watch and NAME")}
 			case o.interval <= 0:
 				return usageError{errors.New("--interval must be more than 0")}
 			}
@@ -75,6 +80,7 @@ all are. Exit code 0: so it is; 1: it was not within --timeout.`,
 	completeFlag(cmd, "wait", waitNames()...)
 	fl.Var(&o.timeout, "timeout", "with --wait: give up after `D`; 0: never")
 	fl.BoolVar(&o.json, "json", false, "print the result as one JSON document; with --watch, one a line for each change")
+	fl.BoolVar(&o.prometheus, "prometheus", false, "print metrics for Prometheus")
 	return cmd
 }
 
@@ -176,9 +182,12 @@ func runStatus(ctx context.Context, a *app, o statusOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.json {
+	switch {
+	case o.json:
 		err = printJSON(a.out, s)
-	} else {
+	case o.prometheus:
+		_, err = fmt.Fprint(a.out, s.prometheus())
+	default:
 		_, err = fmt.Fprint(a.out, s.text())
 	}
 	if o.wait == waitDisabled || o.wait == waitTransition {
@@ -232,7 +241,7 @@ func (s *status) now(name string) string {
 }
 
 // text is the page of klpc status.
-func (s *status) text() string { return s.Text() + s.installedText() }
+func (s *status) text() string { return s.Text() + installedText(s.Installed) }
 
 // table is the output of klpc list.
 func (s *status) table() string {
@@ -243,21 +252,7 @@ func (s *status) table() string {
 		text, _, _ = strings.Cut(s.Text(), "\n")
 		text += "\n"
 	}
-	return text + s.installedText()
-}
-
-func (s *status) installedText() string {
-	if len(s.Installed) == 0 {
-		return ""
-	}
-	var b strings.Builder
-	b.WriteString("\ninstalled\n")
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	for _, i := range s.Installed {
-		fmt.Fprintf(w, "  %s\t%s\n", i.Name, i.Release)
-	}
-	w.Flush()
-	return b.String()
+	return text + installedText(s.Installed)
 }
 
 // watchStatus shows the page again and again: on a terminal in place, elsewhere
