@@ -71,6 +71,7 @@ func (r *Readers) count(objects []ReportObject) {
 	if r == nil {
 		return
 	}
+	r.Functions = 0
 	for _, o := range objects {
 		for _, f := range o.Functions {
 			if f.Change == elfdiff.IsChanged {
@@ -103,11 +104,14 @@ func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit
 		}
 	}
 	b.step(fmt.Sprintf("preprocess %s that may see the change", count(len(left), "unit")))
-	err = b.each(ctx, len(left), func(ctx context.Context, i int) (string, error) {
-		u := candidates[left[i]]
+	names := make([]string, len(left))
+	for i, n := range left {
+		names[i] = candidates[n].Source
+	}
+	err = b.each(ctx, names, func(ctx context.Context, i int) error {
 		var err error
-		fates[left[i]], err = b.byPreprocessing(ctx, u)
-		return u.Source, err
+		fates[left[i]], err = b.byPreprocessing(ctx, candidates[left[i]])
+		return err
 	})
 	if err != nil {
 		return nil, err
