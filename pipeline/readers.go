@@ -108,7 +108,10 @@ func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit
 	for i, n := range left {
 		names[i] = candidates[n].Source
 	}
+	gate, end := b.gate(preprocessMemory)
+	defer end()
 	err = b.each(ctx, names, func(ctx context.Context, i int) error {
+		defer gate.enter()()
 		var err error
 		fates[left[i]], err = b.byPreprocessing(ctx, candidates[left[i]])
 		return err

@@ -39,9 +39,9 @@ func buildSteps() []step {
 			save: (*builder).selectState, restore: (*builder).restoreSelect},
 		{name: "preprocess", does: "drop the units that cannot see the change, or whose code cannot change with it", run: (*builder).preprocess,
 			save: (*builder).preprocessState, restore: (*builder).restorePreprocess},
-		{name: "compile", does: "compile each unit, as it is and as patched", run: (*builder).compile,
+		{name: "compile", does: "compile each unit, as it is and as patched, and compare the objects", run: (*builder).compile,
 			save: func(*builder) any { return struct{}{} }, restore: (*builder).reuseObjects},
-		{name: "compare", does: "compare the objects, and the versions of exported symbols", run: (*builder).compare,
+		{name: "compare", does: "compare the versions of the symbols that changed units export", run: (*builder).compare,
 			save: (*builder).compareState, restore: (*builder).restoreCompare},
 		{name: "plan", does: "read the kernel's symbols and decide what goes into the module", run: (*builder).plan},
 		{name: "link", does: "link the module with the kernel's own Kbuild, and finish it", run: (*builder).link,
@@ -211,7 +211,8 @@ func (b *builder) reuseObjects(ctx context.Context, _ []byte) error { return b.c
 // takes less time than reading it would.
 func (b *builder) compareState() any {
 	crcs := map[string][]elfdiff.Problem{}
-	for _, p := range b.pairs {
+	for i := range b.pairs {
+		p := &b.pairs[i]
 		if len(p.crcs) > 0 {
 			crcs[p.unit.Object] = p.crcs
 		}
@@ -219,12 +220,9 @@ func (b *builder) compareState() any {
 	return crcs
 }
 
-func (b *builder) restoreCompare(ctx context.Context, data []byte) error {
+func (b *builder) restoreCompare(_ context.Context, data []byte) error {
 	var crcs map[string][]elfdiff.Problem
 	if err := json.Unmarshal(data, &crcs); err != nil {
-		return err
-	}
-	if err := b.compareObjects(ctx); err != nil {
 		return err
 	}
 	for i := range b.pairs {
