@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -56,6 +57,38 @@ var (
 	ErrUnpatchable = errors.New("this change cannot be livepatched")
 )
 
+// PatchError is a patch that cannot be read or does not apply.
+type PatchError struct{ Err error }
+
+func (e *PatchError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is wrong, see errors.Join.
+func (e *PatchError) Unwrap() []error { return []error{e.Err} }
+
+// MismatchError is a kernel that is not the one that its tree builds.
+type MismatchError struct{ Lines []string }
+
+func (e *MismatchError) Error() string {
+	return "the running kernel is not the one that these sources, this configuration and this compiler build:\n  " +
+		strings.Join(e.Lines, "\n  ")
+}
+
+// OriginalError is a unit of the kernel that does not compile as it is.
+type OriginalError struct{ Err error }
+
+func (e *OriginalError) Error() string { return "the original does not compile: " + e.Err.Error() }
+func (e *OriginalError) Unwrap() error { return e.Err }
+
+// PanicError is a fault of klpc itself.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("internal error: %v; please report it with this:\n%s", e.Value, e.Stack)
+}
+
 // builder carries one build along: what one step leaves, later ones take.
 type builder struct {
 	o      BuildOptions
@@ -76,10 +109,11 @@ type builder struct {
 	// problems are those of whole files; the rest of the patch is looked at
 	// all the same, so that all problems come out together.
 	problems []elfdiff.Problem
-	units    []kbuild.Unit // preprocess
-	pairs    []pair        // compile, compare
-	planned  *codegen.Plan // plan
-	module   []byte        // link
+	units    []kbuild.Unit  // preprocess
+	pairs    []pair         // compile, compare
+	target   codegen.Target // plan
+	planned  *codegen.Plan
+	module   []byte // link
 
 	mu sync.Mutex // events
 }
@@ -90,11 +124,11 @@ var moduleName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,55}$`)
 // Build makes a livepatch module from patches. The report is never nil if the
 // error is ErrNothing or ErrUnpatchable. Nothing is written unless err is nil.
 func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err error) {
-	if o.Jobs <= 0 {
-		o.Jobs = runtime.NumCPU()
-	}
-	b := &builder{o: o, kernel: k, report: &Report{Kernel: k.Release}}
 	from, err := stepIndex(o.From)
+	if err != nil {
+		return nil, err
+	}
+	b, err := newBuilder(k, o)
 	if err != nil {
 		return nil, err
 	}
@@ -104,14 +138,11 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 	if err := checkWritable(b.o.Output); err != nil {
 		return nil, err
 	}
-	if b.o.Launcher, err = findLauncher(o.Launcher); err != nil {
-		return nil, err
-	}
 	if b.work, err = openWork(k, o, from); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	b.cache = newCompileCache(k.Tree, o.Cache, o.CacheSize, b.work.keep, b.note)
+	b.cache = newCompileCache(k, o.Cache, o.CacheSize, b.work.keep, b.note)
 	err = b.runSteps(ctx, from)
 	if err == nil {
 		err = b.writeModule()
@@ -126,6 +157,16 @@ func (b *builder) close() error {
 		err = errors.Join(err, b.place.close())
 	}
 	return err
+}
+
+// newBuilder settles the options that do not depend on the patches.
+func newBuilder(k *Kernel, o BuildOptions) (*builder, error) {
+	if o.Jobs <= 0 {
+		o.Jobs = runtime.NumCPU()
+	}
+	var err error
+	o.Launcher, err = findLauncher(o.Launcher)
+	return &builder{o: o, kernel: k, report: &Report{Kernel: k.Release}}, err
 }
 
 // writeModule ends a build that has a module.
@@ -204,7 +245,7 @@ func (b *builder) apply(ctx context.Context) error {
 	tree := b.kernel.Tree
 	patches, err := readPatches(b.o.Patches)
 	if err != nil {
-		return b.inPatch(err)
+		return b.inPatch(&PatchError{err})
 	}
 	if b.o.Git != "" {
 		commits, err := gitPatches(ctx, tree.Source, b.o.Git)
@@ -215,7 +256,7 @@ func (b *builder) apply(ctx context.Context) error {
 	}
 	b.files, err = applyAll(tree.Source, patches, diff.Options{Fuzz: b.o.Fuzz}, b.note)
 	if err != nil {
-		return b.inPatch(err)
+		return b.inPatch(&PatchError{err})
 	}
 	if b.work.keep {
 		b.identity, err = b.identify()
@@ -300,48 +341,30 @@ func (b *builder) addHelpers(files map[string]*[]byte) {
 	}
 }
 
-// decideCandidates keeps the units whose preprocessed text changes.
-func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit) ([]kbuild.Unit, error) {
-	if len(candidates) == 0 {
-		return nil, nil
-	}
-	b.step(fmt.Sprintf("preprocess %d units that may read a changed header", len(candidates)))
-	sees := make([]bool, len(candidates))
-	err := b.each(ctx, sourcesOf(candidates), func(ctx context.Context, i int) error {
-		var err error
-		if candidates[i].Special() == "" {
-			sees[i], err = b.seesChange(ctx, candidates[i])
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	b.report.Readers = len(candidates)
-	var out []kbuild.Unit
-	for i, u := range candidates {
-		if sees[i] {
-			out = append(out, u)
-		}
-	}
-	b.report.Preprocessed = len(out)
-	return out, nil
-}
-
-// each runs work for each of the named pieces in parallel and reports each.
+// each runs work for each of the named pieces in parallel and reports each. Of
+// several that fail, the first in order decides: those before a failed one run to
+// their end, so that the error does not depend on which was quicker; those behind
+// it do not begin.
 func (b *builder) each(ctx context.Context, names []string, work func(context.Context, int) error) error {
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group
 	g.SetLimit(b.o.Jobs)
+	errs := make([]error, len(names))
+	var failed atomic.Int64 // lowest index of a failed one
+	failed.Store(int64(len(names)))
 	done := 0
 	for i, name := range names {
 		g.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err // another one has failed
+			if err := ctx.Err(); err != nil || int64(i) > failed.Load() {
+				errs[i] = err
+				return nil
 			}
 			b.event(func(e Events) { e.unit(UnitEvent{ID: i, Name: name, Done: done, Total: len(names)}) })
 			started := time.Now()
-			if err := work(ctx, i); err != nil {
-				return err
+			if err := guarded(ctx, i, work); err != nil {
+				errs[i] = err
+				for low := failed.Load(); int64(i) < low && !failed.CompareAndSwap(low, int64(i)); low = failed.Load() {
+				}
+				return nil
 			}
 			b.event(func(e Events) {
 				done++
@@ -350,7 +373,24 @@ func (b *builder) each(ctx context.Context, names []string, work func(context.Co
 			return nil
 		})
 	}
-	return g.Wait()
+	_ = g.Wait() // errors are in errs
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guarded turns a panic of a piece of work, which runs in a goroutine of its
+// own, into an error.
+func guarded(ctx context.Context, i int, work func(context.Context, int) error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return work(ctx, i)
 }
 
 // sourcesOf names the pieces of work of units.
@@ -436,7 +476,7 @@ func (b *builder) object(ctx context.Context, job kbuild.CompileJob) ([]byte, er
 	started := time.Now()
 	data, deps, err := b.cache.object(ctx, job)
 	if err != nil && job.Shadow == nil {
-		err = fmt.Errorf("the original does not compile: %w", err)
+		err = &OriginalError{err}
 	}
 	if err != nil {
 		return nil, err
@@ -549,6 +589,7 @@ func (b *builder) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.target = t
 	plan, err := codegen.Decide(units, t)
 	if err != nil {
 		return err
@@ -566,8 +607,7 @@ func (b *builder) plan(ctx context.Context) error {
 	case plan.Empty():
 		return ErrNothing
 	case len(plan.Mismatches) > 0:
-		return fmt.Errorf("the running kernel is not the one that these sources, this configuration and this compiler build:\n  %s",
-			strings.Join(plan.Mismatches, "\n  "))
+		return &MismatchError{plan.Mismatches}
 	}
 	b.planned = plan
 	return nil
@@ -620,6 +660,11 @@ func (b *builder) link(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	source, err := b.source(ctx)
+	if err != nil {
+		return err
+	}
+	ko.Sections = append(ko.Sections, sourceSection(source))
 	b.module, err = plan.Finalize(ko)
 	return err
 }

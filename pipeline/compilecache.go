@@ -38,16 +38,36 @@ type compileCache struct {
 
 // newCompileCache opens the cache of at most limit bytes in klpc's cache folder
 // dir. Without a folder, or with the limit 0, there is none.
-func newCompileCache(tree *kbuild.Tree, dir string, limit int64, keep bool, note func(string)) *compileCache {
-	c := &compileCache{tree: tree, keep: keep, note: note}
+func newCompileCache(k *Kernel, dir string, limit int64, keep bool, note func(string)) *compileCache {
+	c := &compileCache{tree: k.Tree, keep: keep, note: note}
 	if dir == "" || limit <= 0 {
 		return c
 	}
 	var err error
-	if c.store, err = cache.Open(CompileCacheDir(dir), limit); err != nil {
+	if c.store, err = k.openStore(CompileCacheDir(dir), limit); err != nil {
 		c.failed(err)
 	}
 	return c
+}
+
+// openStore opens a cache, or returns the one that an earlier build has opened:
+// it knows the files that it has seen already.
+func (k *Kernel) openStore(dir string, limit int64) (*cache.Store, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at := storeAt{dir, limit}
+	if s := k.stores[at]; s != nil {
+		return s, nil
+	}
+	s, err := cache.Open(dir, limit)
+	if err != nil {
+		return nil, err
+	}
+	if k.stores == nil {
+		k.stores = map[storeAt]*cache.Store{}
+	}
+	k.stores[at] = s
+	return s, nil
 }
 
 // failed says once that the cache does not work.

@@ -65,7 +65,7 @@ func (y *cacheToy) write(name, text string) {
 }
 
 func (y *cacheToy) open(limit int64) *compileCache {
-	return newCompileCache(y.tree, y.cacheDir, limit, false, func(text string) { y.notes = append(y.notes, text) })
+	return newCompileCache(&Kernel{Tree: y.tree}, y.cacheDir, limit, false, func(text string) { y.notes = append(y.notes, text) })
 }
 
 // job is the unit as it is, or with a patched source.

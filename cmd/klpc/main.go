@@ -167,7 +167,16 @@ be livepatched. Nothing is written on 1 to 4.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetHelpCommand(newHelp())
-	root.AddCommand(newBuild(a, runBuild), newDiff(a), newInspect(a), newTest(a, runTest), newCache(a, runCache))
+	root.AddCommand(
+		newBuild(a, runBuild), newTest(a, runTest), newSurvey(a, runSurvey),
+		newDiff(a), newInspect(a), newCache(a, runCache),
+		newInstall(a, runInstall), newUninstall(a, runUninstall), newAccept(a, runAccept),
+		newRestore(a, runRestore), newMark(a, runMark),
+		newInstallService(a, runInstallService), newUninstallService(a, runUninstallService),
+		newSign(a, runSign),
+		newLoad(a, runLoad), newUnload(a, runUnload), newDisable(a, runDisable), newEnable(a, runEnable),
+		newReverse(a, runReverse), newForce(a, runForce), newStatus(a, runStatus), newList(a),
+	)
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
