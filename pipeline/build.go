@@ -113,7 +113,7 @@ type builder struct {
 	pairs    []pair         // compile, compare
 	target   codegen.Target // plan
 	planned  *codegen.Plan
-	module   []byte // link
+	linked   linked // link
 
 	mu sync.Mutex // events
 }
@@ -171,12 +171,12 @@ func newBuilder(k *Kernel, o BuildOptions) (*builder, error) {
 
 // writeModule ends a build that has a module.
 func (b *builder) writeModule() error {
-	if err := renameio.WriteFile(b.o.Output, b.module, 0o644); err != nil {
+	if err := renameio.WriteFile(b.o.Output, b.linked.Module, 0o644); err != nil {
 		return fmt.Errorf("write the module: %w", err)
 	}
 	b.report.Timings = b.timing.end()
 	b.report.Module = b.o.Output
-	b.report.Size = len(b.module)
+	b.report.Size = len(b.linked.Module)
 	return nil
 }
 
@@ -678,7 +678,10 @@ func (b *builder) link(ctx context.Context) error {
 		return err
 	}
 	ko.Sections = append(ko.Sections, sourceSection(source))
-	b.module, err = plan.Finalize(ko)
+	if b.linked, err = readLinked(dir, b.report.Name); err != nil {
+		return err
+	}
+	b.linked.Module, err = plan.Finalize(ko)
 	return err
 }
 
