@@ -103,7 +103,7 @@ func (c *check) fits(id pieceID, e *elfdiff.Entry, at place) bool {
 
 // entry compares one entry of a special section, with its replacement code.
 func (c *check) entry(id pieceID, e *elfdiff.Entry, at place) {
-	size := max(e.Size, elfdiff.EntrySize(e.Table)) // the last may be cut short
+	size := e.Full // the last may be cut short
 	data := bytes.Clone(e.Data)
 	data = append(data, make([]byte, size-uint64(len(data)))...)
 	refs := make([]*elfdiff.Ref, 0, len(e.Refs))
