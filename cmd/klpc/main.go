@@ -145,7 +145,7 @@ be livepatched. Nothing is written on 1 to 4.`,
 		newLoad(a, runLoad), newUnload(a, runUnload), newDisable(a, runDisable), newEnable(a, runEnable),
 		newReverse(a, runReverse), newForce(a, runForce), newStatus(a, runStatus), newList(a),
 		newInstall(a, runInstall), newUninstall(a, runUninstall), newAccept(a, runAccept), newRestore(a, runRestore), newMark(a, runMark),
-		newInstallService(a, runInstallService), newUninstallService(a, runUninstallService), newSign(a, runSign))
+		newInstallService(a, runInstallService), newUninstallService(a, runUninstallService), newSign(a, runSign), newMan(a))
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
