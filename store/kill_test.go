@@ -25,7 +25,7 @@ func TestKill(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	seen := 0
-	for i := range 30 {
+	for i := range 20 {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestKill$")
 		cmd.Env = append(os.Environ(), killedVariable+"="+root)
 		out, err := cmd.StdoutPipe()
