@@ -167,7 +167,9 @@ func check(l ...string) livetest.Step {
 }
 
 // fails wants a command to fail; "! command" would not end a script that has set -e.
-func fails(command string) string { return "if " + command + "; then echo 'it does not fail'; exit 1; fi" }
+func fails(command string) string {
+	return "if " + command + "; then echo 'it does not fail'; exit 1; fi"
+}
 
 // says wants the output of a command to hold a text.
 func says(command, text string) string {
@@ -217,11 +219,12 @@ func (m *storeMachine) afterPowerCut(t *testing.T) {
 	const why = "it was loaded, and not accepted, when the machine restarted without a clean shutdown"
 	r := m.boot(t, "klpc.restore=0",
 		check(says("klpc restore", "klpc.restore=0 is on the kernel command line"), fails(cmdlinePatched)),
-		check("echo 'this boot has no switch' >/tmp/cmdline", "mount --bind /tmp/cmdline /proc/cmdline"),
-		check(says("klpc restore --json", why), "umount /proc/cmdline", cmdlinePatched, fails(versionPatched)),
+		// From here on it is a boot without the switch.
+		check("echo 'no switch' >/tmp/cmdline", "mount --bind /tmp/cmdline /proc/cmdline", says("klpc restore --json", why),
+			says("klpc restore", "livepatch_cmdline  already loaded"), "umount /proc/cmdline", cmdlinePatched, fails(versionPatched)),
 		check(says("klpc status", why)),
-		check(says("klpc restore", "already loaded")),
-		check("klpc accept version", "klpc uninstall panics", says("klpc restore", "livepatch_version  restored"), versionPatched),
+		check("klpc accept version", "klpc uninstall panics", "mount --bind /tmp/cmdline /proc/cmdline",
+			says("klpc restore", "livepatch_version  restored"), "umount /proc/cmdline", versionPatched),
 		check(says("klpc status --prometheus", `klpc_cve_fixed{cve="CVE-2026-0001",patch="livepatch_version"} 1`)),
 	)
 	wellDone(t, r)
