@@ -101,6 +101,9 @@ func (s *session) toDisabled(ctx context.Context, p *Patch) (*Result, error) {
 	if s.opts.ForceAfter > 0 {
 		limit = max(limit, s.opts.ForceAfter+backLimit)
 	}
+	if limit == 0 {
+		return s.finish(Done, nil) // the state says that it is not complete
+	}
 	var e end
 	detail := fmt.Sprintf("the transition of %s, at most %s, then %s", p.Name, short(limit), s.policy(started, "reverse it, so that it stays enabled"))
 	err = s.step(ActionWait, detail, func() (err error) {

@@ -125,6 +125,9 @@ func (s *session) complete(ctx context.Context, before *State, name string, star
 		// What was forced still takes a moment to complete.
 		limit = max(limit, s.opts.ForceAfter+backLimit)
 	}
+	if limit == 0 {
+		return s.finish(Done, nil) // the state says whether it is complete
+	}
 	var e end
 	detail := fmt.Sprintf("the transition of %s, at most %s, then %s", name, short(limit), s.policy(started, "reverse it and unload it"))
 	err := s.step(ActionWait, detail, func() (err error) {

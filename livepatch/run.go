@@ -21,7 +21,8 @@ import (
 
 // Options say how transitions are followed.
 type Options struct {
-	// Wait is how long a transition may take.
+	// Wait is how long a transition may take; zero: it is not followed, but left
+	// to the kernel.
 	Wait time.Duration
 	// ForceAfter is after how long it is forced; zero: never.
 	ForceAfter time.Duration

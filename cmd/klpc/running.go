@@ -131,7 +131,7 @@ func transitionEvents(p *ui.Progress, dryRun bool) livepatch.Events {
 				p.Step(s.String())
 			}
 		},
-		Tasks: func(_ string, t livepatch.Tasks) { p.Unit(t.Switched, t.Total, "tasks have switched") },
+		Tasks: func(_ string, t livepatch.Tasks) { p.Unit(ui.Unit{ID: t.Switched, Name: "tasks have switched", Done: t.Switched, Total: t.Total, Ended: true}) },
 		Blocked: func(name string, tasks []livepatch.Task) {
 			p.Note(fmt.Sprintf("the transition of %s waits for\n%s", name, livepatch.TasksText(tasks)))
 		},
@@ -199,7 +199,7 @@ func (a *app) runChange(ctx context.Context, c change) error {
 	} else if err := needLinux(); err != nil {
 		return err
 	}
-	p := ui.NewProgress(a.err, c.options.progress)
+	p := a.progress(c.options.progress)
 	defer p.Close()
 	if c.locked && !c.options.dryRun {
 		unlock, err := a.lockRunning(ctx, c.command+" "+strings.Join(c.args, " "), c.options, p)
@@ -239,7 +239,7 @@ func (a *app) reported(ctx context.Context, errs []error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	printError(a.err, err)
+	a.printError(err)
 	return silentError{exitFailed}
 }
 
