@@ -43,11 +43,13 @@ type Module struct {
 	Tables Tables `json:"tables"`
 	// Replace tells whether the module replaces all other livepatches; nil if
 	// the tables are not static.
-	Replace     *bool          `json:"replace"`
-	States      []State        `json:"states"` // by ID
-	Objects     []Object       `json:"objects"`
-	Relocations []RelocSection `json:"relocations"`
-	Modinfo     []Tag          `json:"modinfo"` // by key, then in file order
+	Replace *bool `json:"replace"`
+	// Signature is what the module says of its signature; nil: it is not signed.
+	Signature   *target.Signature `json:"signature"`
+	States      []State           `json:"states"` // by ID
+	Objects     []Object          `json:"objects"`
+	Relocations []RelocSection    `json:"relocations"`
+	Modinfo     []Tag             `json:"modinfo"` // by key, then in file order
 	// Problems are what the kernel would refuse or silently not do, as far as
 	// the module alone shows it, sorted.
 	Problems []string `json:"problems"`
@@ -140,6 +142,9 @@ func Read(data []byte) (*Module, error) {
 	if err := r.tables(); err != nil {
 		return nil, err
 	}
+	if err := r.signature(data); err != nil {
+		return nil, err
+	}
 	r.relocations()
 	r.symbols()
 	slices.Sort(r.module.Problems)
@@ -152,6 +157,20 @@ type reader struct {
 	view
 	relocs map[uint32]arch.RelocType
 	module *Module
+}
+
+// signature describes the signature behind the ELF file. One that cannot be read
+// is a problem: a kernel that wants signatures refuses the module.
+func (r *reader) signature(data []byte) error {
+	data, err := target.Decompress(data)
+	if err != nil {
+		return err
+	}
+	r.module.Signature, err = target.ReadSignature(data)
+	if err != nil {
+		r.problem("%v", err)
+	}
+	return nil
 }
 
 func (r *reader) problem(format string, args ...any) {

@@ -27,6 +27,24 @@ type touched struct {
 	isNew   bool
 }
 
+// savedFile is what the choice of units settles of a touched file.
+type savedFile struct {
+	Path   string
+	Edits  []diff.Edit
+	Pinned []byte
+}
+
+func (f *touched) saved() savedFile { return savedFile{f.path, f.edits, f.pinned} }
+
+// takes sets what was saved of the file, if it is this one.
+func (f *touched) takes(v savedFile) bool {
+	if v.Path != f.path {
+		return false
+	}
+	f.edits, f.pinned = v.Edits, v.Pinned
+	return true
+}
+
 // readPatches reads and parses the patches, reporting all faults together. A
 // path may be a patch, an mbox, or a folder with a series file.
 func readPatches(paths []string) ([]*diff.Patch, error) {
@@ -61,11 +79,18 @@ func readPatch(name string) ([]*diff.Patch, error) {
 // options after the name and comments after "#". All patches must be made for
 // -p1, as kernel patches are.
 func readSeries(dir string) ([]string, error) {
-	name := filepath.Join(dir, "series")
-	data, err := os.ReadFile(name)
+	files, err := SeriesFiles(filepath.Join(dir, "series"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: a folder of patches needs a file named series that gives their order", dir)
 	}
+	return files, err
+}
+
+// SeriesFiles returns the paths of the patches that a series file names, in its
+// order; they lie in its folder.
+func SeriesFiles(name string) ([]string, error) {
+	dir := filepath.Dir(name)
+	data, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +168,7 @@ func (f *memFile) IsDir() bool                { return false }
 func (f *memFile) Sys() any                   { return nil }
 
 // applyAll applies the patches in order, in memory.
-func applyAll(source string, patches []*diff.Patch, o diff.Options, ev Events) ([]touched, error) {
+func applyAll(source string, patches []*diff.Patch, o diff.Options, note func(string)) ([]touched, error) {
 	tree := overlay{base: os.DirFS(source), files: map[string]*[]byte{}}
 	last := map[string]*diff.Applied{}
 	for _, p := range patches {
@@ -152,7 +177,7 @@ func applyAll(source string, patches []*diff.Patch, o diff.Options, ev Events) (
 			return nil, err
 		}
 		for _, r := range results {
-			noteOffsets(p, r, ev)
+			noteOffsets(p, r, note)
 			if err := inTree(source, r.File); err != nil {
 				return nil, err
 			}
@@ -207,14 +232,14 @@ func collectTouched(source string, tree overlay, last map[string]*diff.Applied) 
 	return out, nil
 }
 
-func noteOffsets(p *diff.Patch, r diff.Result, ev Events) {
+func noteOffsets(p *diff.Patch, r diff.Result, note func(string)) {
 	for i, off := range r.Applied.Offsets {
 		if off != 0 {
 			where := "below"
 			if off < 0 {
 				off, where = -off, "above"
 			}
-			ev.note(fmt.Sprintf("%s: %s: hunk %d applies %s %s where it says", p.Name, r.File.Path(), i+1, count(off, "line"), where))
+			note(fmt.Sprintf("%s: %s: hunk %d applies %s %s where it says", p.Name, r.File.Path(), i+1, count(off, "line"), where))
 		}
 	}
 }

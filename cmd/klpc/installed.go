@@ -1,45 +1,159 @@
 package main
 
-// The patch store as the commands on the running kernel see it.
+// The patch store as the commands on the running kernel see it: it knows names,
+// and it is told what is loaded and unloaded, for the next boot.
 
 import (
+	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/klpc/klpc/livepatch"
+	"github.com/klpc/klpc/store"
 )
 
-// storeRoot is where klpc install puts modules, in a folder for each kernel.
-const storeRoot = "/var/lib/klpc"
-
-// findInstalled returns the file of an installed livepatch.
-func findInstalled(release, name string) (string, error) {
-	for _, n := range []string{name, livepatch.Canonical(name), "livepatch_" + livepatch.Canonical(name)} {
-		path := filepath.Join(storeRoot, release, n+".ko")
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		}
+// findInstalled returns the file of a livepatch that is installed for the running
+// kernel, if it is what was installed.
+func findInstalled(s *store.Store, name string) (string, error) {
+	release, err := runningRelease()
+	if err != nil {
+		return "", err
 	}
-	return "", fmt.Errorf("%s: %w for kernel %s (%s), and there is no such file", name, errNotInstalled, release, filepath.Join(storeRoot, release))
+	m, err := s.Read(release)
+	if err != nil {
+		return "", err
+	}
+	p := m.Find(name)
+	if p == nil {
+		return "", fmt.Errorf("%s: %w for kernel %s (in %s), and there is no such file", name, store.ErrNotInstalled, release, s.Root())
+	}
+	if _, err := s.Module(release, p); err != nil {
+		return "", err
+	}
+	return s.Path(release, p), nil
+}
+
+// recorder tells the store what is loaded. That a load cannot be recorded is no
+// reason not to do it by hand.
+type recorder struct {
+	store  *store.Store
+	config config
+	note   func(string)
+}
+
+func (r recorder) record(what string, f func(on store.Machine) error) {
+	on, err := machine(r.config)
+	if err == nil {
+		err = f(on)
+	}
+	if err != nil {
+		r.note(fmt.Sprintf("%s is not recorded in the patch store: %v", what, err))
+	}
+}
+
+// load loads a module and records it, before and after.
+func (r recorder) load(ctx context.Context, m *livepatch.Module, o livepatch.Options) (*livepatch.Result, error) {
+	l := store.Load{Name: m.Name, SHA256: store.Sum(m.Data)}
+	begun := false
+	o.BeforeInsert = func() {
+		begun = true
+		r.record("the load", func(on store.Machine) error { return r.store.Loading(on, l) })
+	}
+	result, err := livepatch.Load(ctx, livepatch.Linux{}, m, o)
+	if !begun {
+		return result, err
+	}
+	r.record("the load", func(on store.Machine) error {
+		switch {
+		case result.Active():
+			return r.store.Loaded(on, l)
+		case ctx.Err() != nil:
+			return r.store.NotLoaded(on, l, "")
+		}
+		return r.store.NotLoaded(on, l, result.Error)
+	})
+	return result, err
+}
+
+// unloaded records what is left after a command that has taken livepatches away.
+func (r recorder) unloaded() {
+	r.record("the unload", func(on store.Machine) error {
+		m, err := r.store.Read(on.Release)
+		if err != nil || m.Boot == nil {
+			return err // nothing is known of this boot
+		}
+		return r.store.Unloaded(on)
+	})
 }
 
 // installed is a livepatch in the store.
 type installed struct {
 	Release string `json:"release"`
-	Name    string `json:"name"`
+	store.Patch
 }
 
-// listInstalled returns what is in the store, by release, then by name.
-func listInstalled() ([]installed, error) {
-	files, err := filepath.Glob(filepath.Join(storeRoot, "*", "*.ko"))
-	if err != nil {
-		return nil, err
-	}
+// listInstalled returns what is in the store, by release, then in the order of
+// restoring.
+func listInstalled(s *store.Store) ([]installed, error) {
 	all := []installed{}
-	for _, f := range files {
-		all = append(all, installed{filepath.Base(filepath.Dir(f)), strings.TrimSuffix(filepath.Base(f), ".ko")})
+	releases, err := s.Releases()
+	if err != nil {
+		return all, err
+	}
+	for _, release := range releases {
+		m, err := s.Read(release)
+		if err != nil {
+			return all, err
+		}
+		for _, p := range m.Patches {
+			all = append(all, installed{release, p})
+		}
 	}
 	return all, nil
+}
+
+// state says, in a word or a sentence, what becomes of it at boot.
+func (i installed) state() string {
+	var parts []string
+	if i.Accepted {
+		parts = append(parts, "accepted")
+	} else {
+		parts = append(parts, "not accepted")
+	}
+	if i.Held != nil {
+		parts = append(parts, "held back: "+i.Held.Reason)
+	}
+	if i.Failed != nil {
+		first, _, _ := strings.Cut(i.Failed.Reason, "\n")
+		parts = append(parts, "failed: "+first)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// installedText lists what is installed, for this kernel and for others.
+func (s *status) installedText() string {
+	var b strings.Builder
+	for _, group := range []struct {
+		title string
+		here  bool
+	}{{"installed for this kernel", true}, {"installed for other kernels", false}} {
+		w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+		n := 0
+		for _, i := range s.Installed {
+			if (i.Release == s.Release) != group.here {
+				continue
+			}
+			if n++; n == 1 {
+				fmt.Fprintf(&b, "\n%s\n", group.title)
+			}
+			columns := []string{i.Name, i.state(), strings.Join(i.CVEs, " ")}
+			if !group.here {
+				columns = append([]string{i.Release}, columns...)
+			}
+			fmt.Fprintf(w, "  %s\n", strings.TrimRight(strings.Join(columns, "\t"), "\t"))
+		}
+		w.Flush()
+	}
+	return b.String()
 }

@@ -128,10 +128,10 @@ func transitionEvents(p *ui.Progress, dryRun bool) livepatch.Events {
 		},
 		Step: func(s livepatch.Step) {
 			if !dryRun {
-				p.Step(s.String())
+				p.Begin(ui.Step{Name: string(s.Action), Text: s.String()})
 			}
 		},
-		Tasks: func(_ string, t livepatch.Tasks) { p.Unit(t.Switched, t.Total, "tasks have switched") },
+		Tasks: func(_ string, t livepatch.Tasks) { p.Unit(ui.Unit{Done: t.Switched, Total: t.Total, Ended: true}) },
 		Blocked: func(name string, tasks []livepatch.Task) {
 			p.Note(fmt.Sprintf("the transition of %s waits for\n%s", name, livepatch.TasksText(tasks)))
 		},
@@ -180,6 +180,7 @@ type change struct {
 	locked  bool // it takes the lock
 	options changeOptions
 	each    func(ctx context.Context, name string, o livepatch.Options) (*livepatch.Result, error)
+	after   func() // what is done at the end, in a real run; may be nil
 }
 
 // changed is the JSON document of such a command.
@@ -199,7 +200,7 @@ func (a *app) runChange(ctx context.Context, c change) error {
 	} else if err := needLinux(); err != nil {
 		return err
 	}
-	p := ui.NewProgress(a.err, c.options.progress)
+	p := a.progress(c.options.progress)
 	defer p.Close()
 	if c.locked && !c.options.dryRun {
 		unlock, err := a.lockRunning(ctx, c.command+" "+strings.Join(c.args, " "), c.options, p)
@@ -222,6 +223,9 @@ func (a *app) runChange(ctx context.Context, c change) error {
 			break
 		}
 	}
+	if c.after != nil && !c.options.dryRun {
+		c.after()
+	}
 	p.Close()
 	if err := a.printChanged(c, doc); err != nil {
 		errs = append(errs, err)
@@ -236,7 +240,7 @@ func (a *app) reported(ctx context.Context, errs []error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	printError(a.err, err)
+	a.printError(err)
 	return silentError{exitFailed}
 }
 

@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,6 +24,7 @@ type statusOptions struct {
 	interval seconds
 	wait     waitFor
 	timeout  seconds // zero: without limit
+	store    string
 	json     bool
 }
 
@@ -74,6 +74,7 @@ all are. Exit code 0: so it is; 1: it was not within --timeout.`,
 	fl.Var(&o.wait, "wait", "wait for `WHAT`: transition, enabled or disabled")
 	completeFlag(cmd, "wait", waitNames()...)
 	fl.Var(&o.timeout, "timeout", "with --wait: give up after `D`; 0: never")
+	storeFlag(cmd, &o.store)
 	fl.BoolVar(&o.json, "json", false, "print the result as one JSON document; with --watch, one a line for each change")
 	return cmd
 }
@@ -124,8 +125,8 @@ func (w waitFor) reached(s *livepatch.State) bool {
 	return some || w == waitDisabled
 }
 
-// readStatus reads the running kernel and the store; name: of one livepatch.
-func readStatus(name string) (*status, error) {
+// readStatus reads the running kernel and the store in dir; name: of one livepatch.
+func readStatus(dir, name string) (*status, error) {
 	if err := needLinux(); err != nil {
 		return nil, err
 	}
@@ -135,8 +136,12 @@ func readStatus(name string) (*status, error) {
 		return nil, err
 	}
 	livepatch.Explain(root, state)
-	s := &status{State: state}
-	if s.Installed, err = listInstalled(); err != nil {
+	s := &status{State: state, Installed: []installed{}}
+	patches, _, err := openStore(dir)
+	if err == nil {
+		s.Installed, err = listInstalled(patches)
+	}
+	if err != nil {
 		state.Unreadable = append(state.Unreadable, err.Error())
 	}
 	if name != "" {
@@ -172,7 +177,7 @@ func runStatus(ctx context.Context, a *app, o statusOptions) error {
 			return err
 		}
 	}
-	s, err := readStatus(o.name)
+	s, err := readStatus(o.store, o.name)
 	if err != nil {
 		return err
 	}
@@ -199,7 +204,7 @@ func waitStatus(ctx context.Context, o statusOptions) error {
 		defer cancel()
 	}
 	for {
-		s, err := readStatus(o.name)
+		s, err := readStatus(o.store, o.name)
 		if err != nil {
 			return err
 		}
@@ -246,20 +251,6 @@ func (s *status) table() string {
 	return text + s.installedText()
 }
 
-func (s *status) installedText() string {
-	if len(s.Installed) == 0 {
-		return ""
-	}
-	var b strings.Builder
-	b.WriteString("\ninstalled\n")
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	for _, i := range s.Installed {
-		fmt.Fprintf(w, "  %s\t%s\n", i.Name, i.Release)
-	}
-	w.Flush()
-	return b.String()
-}
-
 // watchStatus shows the page again and again: on a terminal in place, elsewhere
 // when it has changed.
 func (a *app) watchStatus(ctx context.Context, o statusOptions) error {
@@ -272,7 +263,7 @@ func (a *app) watchStatus(ctx context.Context, o statusOptions) error {
 	}
 	last := ""
 	for {
-		s, err := readStatus(o.name)
+		s, err := readStatus(o.store, o.name)
 		if err != nil {
 			return err
 		}
