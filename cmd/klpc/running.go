@@ -120,8 +120,11 @@ func (s *seconds) Set(text string) error {
 func transitionEvents(p *ui.Progress, dryRun bool) livepatch.Events {
 	return livepatch.Events{
 		Checked: func(all []livepatch.Finding) {
+			if dryRun {
+				return // they are part of the result
+			}
 			for _, f := range all {
-				if f.Verdict == livepatch.Warning || f.Verdict == livepatch.Unknown {
+				if f.Verdict == livepatch.Warning || f.Verdict == livepatch.Unknown && f.Hint != "" {
 					p.Note(findingText(f))
 				}
 			}
@@ -274,6 +277,9 @@ func resultText(r *livepatch.Result) string {
 		}
 		return text + "steps:\n" + livepatch.StepsText(r.Steps)
 	case livepatch.Unchanged:
+		if r.State == livepatch.NotLoaded {
+			return fmt.Sprintf("%s: not loaded, nothing to do\n", r.Name)
+		}
 		return fmt.Sprintf("%s: %s already, nothing to do\n", r.Name, r.State)
 	case livepatch.Done:
 		text := fmt.Sprintf("%s: %s\n", r.Name, r.State)

@@ -255,27 +255,20 @@ func (s *status) table() string {
 // when it has changed.
 func (a *app) watchStatus(ctx context.Context, o statusOptions) error {
 	f, isFile := a.out.(*os.File)
+	inPlace := isFile && term.IsTerminal(int(f.Fd())) && !o.json
 	page := func(text string) error { _, err := fmt.Fprintln(a.out, text); return err }
-	if isFile && term.IsTerminal(int(f.Fd())) && !o.json {
+	if inPlace {
 		s := ui.NewScreen(f)
 		defer s.Close()
 		page = s.Show
 	}
 	last := ""
 	for {
-		s, err := readStatus(o.store, o.name)
+		text, err := o.page()
 		if err != nil {
 			return err
 		}
-		text := strings.TrimRight(s.text(), "\n")
-		if o.json {
-			line, err := json.Marshal(s)
-			if err != nil {
-				return err
-			}
-			text = string(line)
-		}
-		if text != last {
+		if text != last || inPlace { // the terminal may have another size
 			if err := page(text); err != nil {
 				return err
 			}
@@ -287,4 +280,17 @@ func (a *app) watchStatus(ctx context.Context, o statusOptions) error {
 		case <-time.After(time.Duration(o.interval)):
 		}
 	}
+}
+
+// page is the page of --watch, or its line in JSON.
+func (o statusOptions) page() (string, error) {
+	s, err := readStatus(o.store, o.name)
+	if err != nil {
+		return "", err
+	}
+	if !o.json {
+		return strings.TrimRight(s.text(), "\n"), nil
+	}
+	line, err := json.Marshal(s)
+	return string(line), err
 }
