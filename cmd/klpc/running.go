@@ -180,7 +180,8 @@ func (a *app) lockRunning(ctx context.Context, what string, o changeOptions, p *
 type change struct {
 	command string
 	args    []string
-	locked  bool // it takes the lock
+	find    func() ([]string, error) // the names, instead of args, once the lock is held; may be nil
+	locked  bool                     // it takes the lock
 	options changeOptions
 	each    func(ctx context.Context, name string, o livepatch.Options) (*livepatch.Result, error)
 	after   func() // what is done at the end, in a real run; may be nil
@@ -211,6 +212,15 @@ func (a *app) runChange(ctx context.Context, c change) error {
 			return err
 		}
 		defer unlock()
+	}
+	if c.find != nil {
+		var err error
+		if c.args, err = c.find(); err != nil {
+			return err
+		}
+		if len(c.args) == 0 {
+			p.Note("no livepatch is loaded: nothing to do")
+		}
 	}
 	doc := changed{Command: c.command, DryRun: c.options.dryRun, Results: []*livepatch.Result{}}
 	var errs []error

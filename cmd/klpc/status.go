@@ -144,14 +144,15 @@ func readStatus(dir, name string) (*status, error) {
 	if err != nil {
 		state.Unreadable = append(state.Unreadable, err.Error())
 	}
-	if name != "" {
-		s.only(name)
-	}
+	s.only(name)
 	return s, nil
 }
 
-// only leaves out all livepatches but one.
+// only leaves out all livepatches but the one of that name; "": none.
 func (s *status) only(name string) {
+	if name == "" {
+		return
+	}
 	full := name
 	if p := s.Find(name); p != nil {
 		full = p.Name
@@ -193,10 +194,13 @@ func runStatus(ctx context.Context, a *app, o statusOptions) error {
 }
 
 // statusPoll is how often --wait looks.
-const statusPoll = 100 * time.Millisecond
+const statusPoll = 200 * time.Millisecond
 
 // waitStatus waits until what is waited for is so.
 func waitStatus(ctx context.Context, o statusOptions) error {
+	if err := needLinux(); err != nil {
+		return err
+	}
 	limit := ctx
 	if o.timeout > 0 {
 		var cancel context.CancelFunc
@@ -204,11 +208,13 @@ func waitStatus(ctx context.Context, o statusOptions) error {
 		defer cancel()
 	}
 	for {
-		s, err := readStatus(o.store, o.name)
+		state, err := livepatch.Read(livepatch.Linux{}.FS())
 		if err != nil {
 			return err
 		}
-		if o.wait.reached(s.State) {
+		s := &status{State: state}
+		s.only(o.name)
+		if o.wait.reached(state) {
 			return nil
 		}
 		select {

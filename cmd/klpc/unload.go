@@ -59,11 +59,14 @@ func runUnload(ctx context.Context, a *app, o unloadOptions) error {
 			return livepatch.Unload(ctx, livepatch.Linux{}, name, lo)
 		}}
 	if o.all {
-		state, err := livepatch.Read(livepatch.Linux{}.FS())
-		if err != nil {
-			return err
+		c.args = []string{"--all"} // which the lock says meanwhile
+		c.find = func() ([]string, error) {
+			state, err := livepatch.Read(livepatch.Linux{}.FS())
+			if err != nil {
+				return nil, err
+			}
+			return livepatch.All(state), nil
 		}
-		c.args = livepatch.All(state)
 	}
 	return a.runChange(ctx, c)
 }
