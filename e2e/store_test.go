@@ -181,8 +181,8 @@ func (m *storeMachine) firstBoot(t *testing.T) {
 		check(says("klpc restore", "nothing to restore")),
 		check("klpc install --dry-run --accept /lp/livepatch-cmdline.ko", "[ ! -e /var/lib/klpc/$(uname -r) ]"),
 		check("klpc install --accept /lp/livepatch-cmdline.ko"),
-		check("klpc install --cve CVE-2026-0001 /lp/livepatch-version.ko",
-			"for f in cmdline_proc_show version_proc_show CVE-2026-0001; do grep -q $f /var/lib/klpc/$(uname -r)/manifest.json; done"),
+		check("klpc install /lp/livepatch-version.ko", // its patch names the CVE
+			"for f in cmdline_proc_show version_proc_show cmdline.patch version.patch CVE-2026-0001; do grep -q $f /var/lib/klpc/$(uname -r)/manifest.json; done"),
 		check("klpc install --accept /lp/livepatch-panics.ko"),
 		check(says("klpc install --accept /lp/livepatch-panics.ko", "nothing to do")),
 		check(says("klpc restore --dry-run", "livepatch_cmdline  to be restored"), fails(cmdlinePatched)),

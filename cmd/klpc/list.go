@@ -10,6 +10,7 @@ import (
 
 func newList(a *app) *cobra.Command {
 	var asJSON bool
+	var dir string
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List the livepatches of the running kernel",
@@ -17,7 +18,7 @@ func newList(a *app) *cobra.Command {
 		Example: "  klpc list",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
-			s, err := readStatus("")
+			s, err := readStatus(dir, "")
 			if err != nil {
 				return err
 			}
@@ -28,6 +29,7 @@ func newList(a *app) *cobra.Command {
 			return err
 		},
 	}
+	storeFlag(cmd, &dir)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as one JSON document")
 	return cmd
 }
