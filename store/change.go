@@ -25,7 +25,7 @@ type Change struct {
 
 // InstallOptions are the choices of Install.
 type InstallOptions struct {
-	Accept  bool
+	Accept bool
 	// Sources and CVEs are added to those that the module names itself.
 	Sources []string
 	CVEs    []string
