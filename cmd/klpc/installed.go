@@ -124,28 +124,45 @@ func newInstalled(release string, p store.Patch) installed {
 	return installed{release, state, p}
 }
 
-// listInstalled returns what is in the store, by release, then in the order of
+// readStore reads what is in the store, by release, then in the order of
 // restoring; also if there is an error, as far as it can be read.
-func listInstalled(s *store.Store, c config) ([]installed, error) {
-	all := []installed{}
-	releases, err := s.Releases()
+func (s *status) readStore(patches *store.Store, c config) error {
+	releases, err := patches.Releases()
 	errs := []error{err}
 	on, err := machine(c)
 	errs = append(errs, err)
 	for _, release := range releases {
-		m, err := s.Read(release)
-		if release == on.Release {
-			m, err = s.View(on)
+		m, err := patches.Read(release)
+		if err == nil && release == on.Release {
+			if m, err = patches.View(on); err == nil {
+				s.PreviousBoot = m.Previous
+			}
 		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		for _, p := range m.Patches {
-			all = append(all, newInstalled(release, p))
+			s.Installed = append(s.Installed, newInstalled(release, p))
 		}
 	}
-	return all, errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// previousText tells of a boot before that may have ended badly.
+func (s *status) previousText() string {
+	b := s.PreviousBoot
+	if b == nil || b.Clean || len(b.Loaded) == 0 && b.Loading == nil {
+		return ""
+	}
+	var names []string
+	for _, l := range b.Loaded {
+		names = append(names, l.Name)
+	}
+	if b.Loading != nil {
+		names = append(names, b.Loading.Name+" (was being loaded)")
+	}
+	return "the boot before ended without a clean shutdown; loaded were " + strings.Join(names, ", ") + "\n"
 }
 
 // text says, in a word or a sentence, what becomes of it at boot.
@@ -189,6 +206,7 @@ func (s *status) installedText() string {
 			fmt.Fprintf(&b, "nothing was restored in this boot: %s is on the kernel command line\n", skipParameter)
 		}
 	}
+	b.WriteString(s.previousText())
 	return b.String()
 }
 

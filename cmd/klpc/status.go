@@ -146,7 +146,7 @@ func readStatus(dir, name string) (*status, error) {
 	s := &status{State: state, Installed: []installed{}}
 	patches, c, err := openStore(dir)
 	if err == nil {
-		s.Installed, err = listInstalled(patches, c)
+		err = s.readStore(patches, c)
 	}
 	if err != nil {
 		for _, e := range collected(err) {
