@@ -54,7 +54,7 @@ func (u *unitPlan) cannotPointTo(r *elfdiff.Ref, name string) string {
 	var i int
 	var err error
 	if r.To.Kind == elfdiff.InPiece {
-		i, err = u.kernel.symbol(r.To.Piece.Twin)
+		i, err = u.kernel.Symbol(r.To.Piece.Twin)
 	} else {
 		i, err = u.global(name)
 	}
@@ -85,26 +85,27 @@ func (u *unitPlan) cannotPointTo(r *elfdiff.Ref, name string) string {
 func (u *unitPlan) moduleFunction(r *elfdiff.Ref, name string) string {
 	var k *elfdiff.Piece
 	if r.To.Kind == elfdiff.InPiece {
-		if _, err := u.module.symbol(r.To.Piece.Twin); err != nil {
+		s, err := u.module.Symbol(r.To.Piece.Twin)
+		if err != nil {
 			return ""
 		}
-		k = u.module.to[r.To.Piece.Twin]
+		k = u.module.View().PieceOf(s)
 	} else {
-		k = u.module.ko.PieceOf(u.defined[name])
+		k = u.module.View().PieceOf(u.defined[name])
 	}
 	if k == nil || !k.Func {
 		return ""
 	}
-	if code := entryCode(k); !bytes.HasPrefix(code, endbr64) {
+	if code := k.Bytes(); uint64(len(code)) < k.Origin()-k.Lo || !bytes.HasPrefix(code[k.Origin()-k.Lo:], endbr64) {
 		return "which has no ENDBR64 in the running module"
 	}
-	ko := u.module.mod.Object
+	ko := u.module.Module().Object
 	for _, sec := range ko.Sections {
 		if sec.Name != ".ibt_endbr_seal" {
 			continue
 		}
 		for _, s := range ko.Relocs(sec) {
-			if s.Sym != nil && u.module.ko.FuncAt(s.Sym, s.Addend) == k {
+			if s.Sym != nil && u.module.View().FuncAt(s.Sym, s.Addend) == k {
 				return "whose ENDBR64 the kernel has removed when the module was loaded"
 			}
 		}

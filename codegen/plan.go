@@ -10,6 +10,7 @@ import (
 
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/locate"
 	"github.com/klpc/klpc/target"
 )
 
@@ -111,8 +112,8 @@ type unitPlan struct {
 	names    namer
 	sealed   map[uint64]bool // see target.Image.SealedEndbr; nil: no IBT
 	target   Target
-	kernel   *locator       // vmlinux units
-	module   *moduleLocator // module units
+	kernel   *locate.Kernel // vmlinux units
+	module   *locate.Module // module units
 	defined  map[string]*elfobj.Symbol
 	changed  map[*elfdiff.Piece]bool // patched side
 	included map[*elfdiff.Piece]bool // patched side
@@ -165,7 +166,7 @@ func newUnitPlan(p *Plan, i int, u Unit, t Target, newNames newGlobals) (*unitPl
 	up := emptyUnitPlan(p, i, u)
 	up.target, up.newNames, up.names = t, newNames, up
 	if u.Object == VMLinux {
-		up.kernel = newLocator(u.Diff.Orig, t)
+		up.kernel = locate.NewKernel(u.Diff.Orig, t.Symtab, t.Image)
 		return up, nil
 	}
 	m := t.Modules[u.Object]
@@ -173,7 +174,7 @@ func newUnitPlan(p *Plan, i int, u Unit, t Target, newNames newGlobals) (*unitPl
 		return nil, fmt.Errorf("%s belongs to module %s, whose file was not found", u.Source, u.Object)
 	}
 	var err error
-	if up.module, err = newModuleLocator(u.Diff.Orig, m); err != nil {
+	if up.module, err = locate.NewModule(u.Diff.Orig, m); err != nil {
 		return nil, err
 	}
 	up.defined = map[string]*elfobj.Symbol{}
@@ -306,17 +307,17 @@ func (u *unitPlan) function(f elfdiff.Change) Func {
 // locate returns the name and sympos of an original piece in its object.
 func (u *unitPlan) locate(p *elfdiff.Piece) (name string, sympos int, err error) {
 	if u.module != nil {
-		s, err := u.module.symbol(p)
+		s, err := u.module.Symbol(p)
 		if err != nil {
 			return "", 0, err
 		}
-		pos, ambiguous := u.module.mod.Sympos(s)
+		pos, ambiguous := u.module.Module().Sympos(s)
 		if ambiguous {
 			return "", 0, u.ambiguous(s.Name)
 		}
 		return s.Name, pos, nil
 	}
-	i, err := u.kernel.symbol(p)
+	i, err := u.kernel.Symbol(p)
 	if err != nil {
 		return "", 0, err
 	}
@@ -328,20 +329,13 @@ func (u *unitPlan) ambiguous(name string) error {
 }
 
 func (u *unitPlan) verify(p *elfdiff.Piece) error {
-	if u.module != nil {
-		if _, err := u.module.symbol(p); err != nil {
-			return err
-		}
-		return u.module.verify(p, u.module.to[p])
-	}
-	if u.kernel.img == nil {
+	switch {
+	case u.module != nil:
+		return u.module.Verify(p)
+	case u.target.Image == nil:
 		return nil
 	}
-	i, err := u.kernel.symbol(p)
-	if err != nil {
-		return err
-	}
-	return u.kernel.verify(p, u.target.Symtab.At(i).Addr)
+	return u.kernel.Verify(p)
 }
 
 // callbacks finds the functions that the patch declares with

@@ -462,7 +462,7 @@ func (u *unitPlan) fromModule(name string, x target.Export) (dest, error) {
 // dependencies are the modules that the unit's module cannot do without.
 func (u *unitPlan) dependencies() []string {
 	var out []string
-	for _, list := range u.module.mod.Modinfo("depends") {
+	for _, list := range u.module.Module().Modinfo("depends") {
 		for _, name := range strings.Split(list, ",") {
 			out = append(out, ModuleName(name))
 		}
@@ -472,7 +472,7 @@ func (u *unitPlan) dependencies() []string {
 
 // moduleSymbol is a global symbol that another unit of the same module defines.
 func (u *unitPlan) moduleSymbol(s *elfobj.Symbol) (dest, error) {
-	pos, ambiguous := u.module.mod.Sympos(s)
+	pos, ambiguous := u.module.Module().Sympos(s)
 	if ambiguous {
 		return dest{}, u.ambiguous(s.Name)
 	}

@@ -60,7 +60,7 @@ func checkSample(t *testing.T, k *pipeline.Kernel, target codegen.Target) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, a, differ := codegen.CheckAgainstKernel(v, target)
+		e, a, differ := checkAgainstKernel(v, target)
 		equal, absent = equal+e, absent+a
 		for _, d := range differ {
 			t.Errorf("%s: %v", u.Source, d)

@@ -66,6 +66,8 @@ type cScanner struct {
 	src  string
 	off  int
 	line int
+	// directives are the byte ranges of those passed so far.
+	directives [][2]int
 }
 
 // next returns the next name or punctuation outside comments, literals and
@@ -133,6 +135,8 @@ func (s *cScanner) startsLine() bool {
 
 // directive skips a preprocessor line with its continuations.
 func (s *cScanner) directive() {
+	start := s.off
+	defer func() { s.directives = append(s.directives, [2]int{start, s.off}) }()
 	for s.off < len(s.src) && s.src[s.off] != '\n' {
 		if s.src[s.off] == '\\' && s.off+1 < len(s.src) && s.src[s.off+1] == '\n' {
 			s.line++

@@ -6,13 +6,14 @@ import (
 	"github.com/klpc/klpc/livetest"
 )
 
-// scenarios are all tests of working livepatches, in the order of issue 2.
+// scenarios are all tests of working livepatches.
 func scenarios() []scenario {
 	return []scenario{
 		{name: "cmdline", patched: []string{"vmlinux cmdline_proc_show"},
 			steps: onOff("cmdline", part{check: "grep -q livepatch=1 /proc/cmdline"})},
 		{name: "module", patched: []string{"dummy dummy_get_stats64"}, steps: moduleSteps},
 		bridge(), newNeeds(), constants(), threeFiles(), data(), split(), special(), readdir(), replace(), stack(), sleeping(), callbacks(),
+		newFiles(), patchSeries(),
 	}
 }
 

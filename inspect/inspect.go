@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"github.com/klpc/klpc/internal/arch"
+	"github.com/klpc/klpc/modsource"
 	"github.com/klpc/klpc/target"
 )
 
@@ -43,7 +44,12 @@ type Module struct {
 	Tables Tables `json:"tables"`
 	// Replace tells whether the module replaces all other livepatches; nil if
 	// the tables are not static.
-	Replace     *bool          `json:"replace"`
+	Replace *bool `json:"replace"`
+	// Signature is what the module says of its signature; nil: it is not signed.
+	Signature *target.Signature `json:"signature"`
+	// Patches are the names of the patches that the module brings along, in
+	// order; nil if it brings none.
+	Patches     []string       `json:"patches,omitempty"`
 	States      []State        `json:"states"` // by ID
 	Objects     []Object       `json:"objects"`
 	Relocations []RelocSection `json:"relocations"`
@@ -140,6 +146,10 @@ func Read(data []byte) (*Module, error) {
 	if err := r.tables(); err != nil {
 		return nil, err
 	}
+	if err := r.signature(data); err != nil {
+		return nil, err
+	}
+	r.patchNames()
 	r.relocations()
 	r.symbols()
 	slices.Sort(r.module.Problems)
@@ -152,6 +162,35 @@ type reader struct {
 	view
 	relocs map[uint32]arch.RelocType
 	module *Module
+}
+
+// signature describes the signature behind the ELF file. One that cannot be read
+// is a problem: a kernel that wants signatures refuses the module.
+func (r *reader) signature(data []byte) error {
+	data, err := target.Decompress(data)
+	if err != nil {
+		return err
+	}
+	r.module.Signature, err = target.ReadSignature(data)
+	if err != nil {
+		r.problem("%v", err)
+	}
+	return nil
+}
+
+// patchNames lists the patches that klpc has put into the module.
+func (r *reader) patchNames() {
+	s := r.object.Section(modsource.Section)
+	if s == nil {
+		return
+	}
+	source, err := modsource.Decode(s.Data)
+	if err != nil {
+		r.problem("%v", err)
+	}
+	for _, p := range source.Patches {
+		r.module.Patches = append(r.module.Patches, p.Name)
+	}
 }
 
 func (r *reader) problem(format string, args ...any) {

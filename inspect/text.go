@@ -16,6 +16,14 @@ func (m *Module) Text() string {
 		replace = map[bool]string{false: "no", true: "yes"}[*m.Replace]
 	}
 	fmt.Fprintf(&b, "module %s\n  tables: %s\n  replace: %s\n", shown(m.Name), m.Tables, replace)
+	signature := "none"
+	if s := m.Signature; s != nil {
+		signature = fmt.Sprintf("%s by %s, key %s", s.Hash, shown(s.Signer), s.Key)
+	}
+	fmt.Fprintf(&b, "  signature: %s\n", signature)
+	for _, p := range m.Patches {
+		fmt.Fprintf(&b, "  patch: %s\n", shown(p))
+	}
 	for _, s := range m.States {
 		fmt.Fprintf(&b, "  state %d version %d\n", s.ID, s.Version)
 	}

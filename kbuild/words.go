@@ -13,6 +13,21 @@ import (
 
 var errQuote = errors.New("unterminated quote")
 
+// Words splits a text into the words of one simple command, as a shell would.
+// What a shell would expand, redirect or take for several commands is an error.
+func Words(text string) ([]string, error) {
+	var c command
+	l := lexer{src: []byte(text)}
+	more, err := l.next(&c)
+	switch {
+	case err != nil:
+		return nil, err
+	case more || c.dynamic:
+		return nil, fmt.Errorf("%q: give a program and its arguments, without what needs a shell", text)
+	}
+	return words(&c, c.len(), func(b []byte) string { return string(b) }), nil
+}
+
 type lexer struct {
 	src []byte
 	pos int

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/klpc/klpc/internal/vm"
@@ -41,6 +42,10 @@ type Guest struct {
 	// Files are more files to put into the guest: path there to path here. Their
 	// permission to be executed is kept.
 	Files map[string]string
+	// Disks are paths of raw disk images, see vm.Config.
+	Disks []string
+	// Append is added to the kernel command line.
+	Append string
 
 	Accel     vm.Accel      // empty: vm.Auto
 	MemoryMB  int           // MiB; zero: 512
@@ -174,7 +179,7 @@ func Script(ctx context.Context, g Guest, steps []Step) (*Report, error) {
 			}
 		})
 	end, err := vm.Boot(ctx, vm.Config{
-		Kernel: g.Kernel.BzImage, Initrd: initrd, Append: kernelParameters,
+		Kernel: g.Kernel.BzImage, Initrd: initrd, Append: strings.TrimSpace(kernelParameters + " " + g.Append), Disks: g.Disks,
 		Accel: g.Accel, MemoryMB: g.MemoryMB, CPUs: g.CPUs, Timeout: g.Timeout,
 		Console: g.Console, Port: got,
 	})

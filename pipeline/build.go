@@ -12,9 +12,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sync/errgroup"
@@ -37,6 +40,9 @@ type BuildOptions struct {
 	Jobs      int // parallel compiles; 0: one per processor
 	Fuzz      int
 	Keep      bool     // leave the work folder
+	Work      string   // the work folder, which stays; empty: among the temporary files
+	From      string   // go on from this step (BuildSteps) with a work folder that was kept
+	Version   string   // of klpc: another one's work folder is not gone on with
 	Launcher  []string // put before every compile: ccache, distcc
 	Cache     string
 	CacheSize int64 // bytes of compile results to keep; 0: none
@@ -51,20 +57,63 @@ var (
 	ErrUnpatchable = errors.New("this change cannot be livepatched")
 )
 
-// builder carries one build along.
+// PatchError is a patch that cannot be read or does not apply.
+type PatchError struct{ Err error }
+
+func (e *PatchError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is wrong, see errors.Join.
+func (e *PatchError) Unwrap() []error { return []error{e.Err} }
+
+// MismatchError is a kernel that is not the one that its tree builds.
+type MismatchError struct{ Lines []string }
+
+func (e *MismatchError) Error() string {
+	return "the running kernel is not the one that these sources, this configuration and this compiler build:\n  " +
+		strings.Join(e.Lines, "\n  ")
+}
+
+// OriginalError is a unit of the kernel that does not compile as it is.
+type OriginalError struct{ Err error }
+
+func (e *OriginalError) Error() string { return "the original does not compile: " + e.Err.Error() }
+func (e *OriginalError) Unwrap() error { return e.Err }
+
+// PanicError is a fault of klpc itself.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("internal error: %v; please report it with this:\n%s", e.Value, e.Stack)
+}
+
+// builder carries one build along: what one step leaves, later ones take.
 type builder struct {
 	o      BuildOptions
 	kernel *Kernel
-	work   string
-	shadow *kbuild.Shadow
-	files  []touched
-	sel    *selection
+	work   *workFolder
+	cache  *compileCache
 	report *Report
 	timing stopwatch
-	cache  *compileCache
+	at     StepEvent   // the running step
+	reuse  bool        // the step's results come from the work folder alone
+	edit   atomic.Bool // the patch has to be changed: the error is about it
+
+	files    []touched // apply
+	identity identity
+	sel      *selection // select
+	shadow   *kbuild.Shadow
+	place    *place // of the shadow, if that is not in the work folder
 	// problems are those of whole files; the rest of the patch is looked at
 	// all the same, so that all problems come out together.
 	problems []elfdiff.Problem
+	units    []kbuild.Unit  // preprocess
+	pairs    []pair         // compile, compare
+	target   codegen.Target // plan
+	planned  *codegen.Plan
+	linked   linked // link
 
 	mu sync.Mutex // events
 }
@@ -75,62 +124,81 @@ var moduleName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,55}$`)
 // Build makes a livepatch module from patches. The report is never nil if the
 // error is ErrNothing or ErrUnpatchable. Nothing is written unless err is nil.
 func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err error) {
-	if o.Jobs <= 0 {
-		o.Jobs = runtime.NumCPU()
+	from, err := stepIndex(o.From)
+	if err != nil {
+		return nil, err
 	}
-	b := &builder{o: o, kernel: k, report: &Report{Kernel: k.Release}}
-	b.cache = newCompileCache(k.Tree, o.Cache, o.CacheSize, o.Keep, func(text string) { b.event(func(e Events) { e.note(text) }) })
+	b, err := newBuilder(k, o)
+	if err != nil {
+		return nil, err
+	}
 	if err := b.nameModule(); err != nil {
 		return nil, err
 	}
 	if err := checkWritable(b.o.Output); err != nil {
 		return nil, err
 	}
-	if b.work, err = os.MkdirTemp("", "klpc-"); err != nil {
-		return nil, fmt.Errorf("make a work folder: %w; set TMPDIR", err)
-	}
-	if o.Keep {
-		defer func() { b.event(func(e Events) { e.note("work folder kept: " + b.work) }) }()
-	} else {
-		defer func() { err = errors.Join(err, os.RemoveAll(b.work)) }()
-	}
-	if err := os.Mkdir(filepath.Join(b.work, "obj"), 0o755); err != nil {
+	if b.work, err = openWork(k, o, from); err != nil {
 		return nil, err
 	}
-	units, err := b.findUnits(ctx)
-	if err != nil {
-		return b.report, err
+	defer func() { err = errors.Join(err, b.close()) }()
+	b.cache = newCompileCache(k, o.Cache, o.CacheSize, b.work.keep, b.note)
+	err = b.runSteps(ctx, from)
+	if err == nil {
+		err = b.writeModule()
 	}
-	pairs, err := b.compile(ctx, units)
-	if err != nil {
-		return b.report, err
+	b.sayKept(err)
+	return b.report, err
+}
+
+func (b *builder) close() error {
+	err := b.work.close()
+	if b.place != nil {
+		err = errors.Join(err, b.place.close())
 	}
-	plan, err := b.plan(ctx, pairs)
-	if err != nil {
-		return b.report, err
+	return err
+}
+
+// newBuilder settles the options that do not depend on the patches.
+func newBuilder(k *Kernel, o BuildOptions) (*builder, error) {
+	if o.Jobs <= 0 {
+		o.Jobs = runtime.NumCPU()
 	}
-	data, err := b.link(ctx, plan)
-	if err != nil {
-		return nil, err
-	}
-	if err := renameio.WriteFile(b.o.Output, data, 0o644); err != nil {
-		return nil, fmt.Errorf("write the module: %w", err)
+	var err error
+	o.Launcher, err = findLauncher(o.Launcher)
+	return &builder{o: o, kernel: k, report: &Report{Kernel: k.Release}}, err
+}
+
+// writeModule ends a build that has a module.
+func (b *builder) writeModule() error {
+	if err := renameio.WriteFile(b.o.Output, b.linked.Module, 0o644); err != nil {
+		return fmt.Errorf("write the module: %w", err)
 	}
 	b.report.Timings = b.timing.end()
 	b.report.Module = b.o.Output
-	b.report.Size = len(data)
-	return b.report, nil
+	b.report.Size = len(b.linked.Module)
+	return nil
 }
 
-func (b *builder) event(f func(Events)) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	f(b.o.Events)
+// inPatch marks an error that the author of the patch has to deal with.
+func (b *builder) inPatch(err error) error {
+	b.edit.Store(true)
+	return err
 }
 
-func (b *builder) step(text string) {
-	b.timing.begin(text)
-	b.event(func(e Events) { e.step(text) })
+// sayKept tells of a work folder that stays, and how to go on with it.
+func (b *builder) sayKept(err error) {
+	if !b.work.keep {
+		return
+	}
+	k := KeptEvent{Dir: b.work.dir, From: b.at.Name}
+	switch {
+	case err == nil:
+		k.From = ""
+	case errors.Is(err, ErrNothing), errors.Is(err, ErrUnpatchable), b.edit.Load():
+		k.From, k.Edit = buildSteps()[0].name, true
+	}
+	b.event(func(e Events) { e.kept(k) })
 }
 
 // nameModule settles the module's name and file.
@@ -171,32 +239,45 @@ func checkWritable(path string) error {
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
-// findUnits applies the patches and finds the units that see a change.
-func (b *builder) findUnits(ctx context.Context) ([]kbuild.Unit, error) {
+// apply reads the patches and applies them in memory.
+func (b *builder) apply(ctx context.Context) error {
 	b.step("apply the patch")
 	tree := b.kernel.Tree
 	patches, err := readPatches(b.o.Patches)
 	if err != nil {
-		return nil, err
+		return b.inPatch(&PatchError{err})
 	}
 	if b.o.Git != "" {
 		commits, err := gitPatches(ctx, tree.Source, b.o.Git)
 		if err != nil {
-			return nil, err
+			return b.inPatch(err)
 		}
 		patches = append(patches, commits...)
 	}
-	b.files, err = applyAll(tree.Source, patches, diff.Options{Fuzz: b.o.Fuzz}, b.o.Events)
+	b.files, err = applyAll(tree.Source, patches, diff.Options{Fuzz: b.o.Fuzz}, b.note)
 	if err != nil {
-		return nil, err
+		return b.inPatch(&PatchError{err})
 	}
-	sel, err := selectUnits(ctx, tree, b.files, b.depsCache(), filepath.Join(b.work, "kbuild"))
-	if err != nil {
-		return nil, err
+	if b.work.keep {
+		b.identity, err = b.identify()
 	}
-	b.sel = sel
-	b.report.NoEffect, b.report.Notes = sel.noEffect, sel.notes
-	b.problems = sel.problems
+	return err
+}
+
+// selectUnits finds the units that may see a change.
+func (b *builder) selectUnits(ctx context.Context) error {
+	b.step("find the units that may see the change")
+	var err error
+	if b.sel, err = selectUnits(ctx, b.kernel.Tree, b.files, b.depsCache(), filepath.Join(b.work.dir, "kbuild")); err != nil {
+		return err
+	}
+	b.report.NoEffect, b.report.Notes = b.sel.noEffect, b.sel.notes
+	b.problems = b.sel.problems
+	return b.makeShadow()
+}
+
+// makeShadow makes the patched view of the tree.
+func (b *builder) makeShadow() error {
 	files := map[string]*[]byte{}
 	for _, f := range b.files {
 		if f.content == nil {
@@ -206,18 +287,22 @@ func (b *builder) findUnits(ctx context.Context) ([]kbuild.Unit, error) {
 		}
 	}
 	b.addHelpers(files)
-	if b.shadow, err = kbuild.NewShadow(tree, filepath.Join(b.work, "src"), files); err != nil {
-		return nil, err
-	}
-	more, err := b.decideCandidates(ctx, sel.candidates)
+	var err error
+	b.shadow, err = kbuild.NewShadow(b.kernel.Tree, b.shadowDir(), files)
+	return err
+}
+
+// preprocess settles which units are compiled.
+func (b *builder) preprocess(ctx context.Context) error {
+	more, err := b.decideCandidates(ctx, b.sel.candidates)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	units := append(sel.units, more...)
-	if len(units) == 0 {
-		return nil, b.nothing()
+	b.units = append(b.sel.units, more...)
+	if len(b.units) == 0 {
+		return b.nothing()
 	}
-	return units, nil
+	return nil
 }
 
 // depsCache is where the index of who reads which header is kept, one for each
@@ -256,60 +341,69 @@ func (b *builder) addHelpers(files map[string]*[]byte) {
 	}
 }
 
-// decideCandidates keeps the units whose preprocessed text changes.
-func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit) ([]kbuild.Unit, error) {
-	if len(candidates) == 0 {
-		return nil, nil
-	}
-	b.step(fmt.Sprintf("preprocess %d units that may read a changed header", len(candidates)))
-	sees := make([]bool, len(candidates))
-	err := b.each(ctx, len(candidates), func(ctx context.Context, i int) (string, error) {
-		var err error
-		if candidates[i].Special() == "" {
-			sees[i], err = b.seesChange(ctx, candidates[i])
-		}
-		return candidates[i].Source, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	b.report.Readers = len(candidates)
-	var out []kbuild.Unit
-	for i, u := range candidates {
-		if sees[i] {
-			out = append(out, u)
-		}
-	}
-	b.report.Preprocessed = len(out)
-	return out, nil
-}
-
-// each runs n pieces of work in parallel and reports each.
-func (b *builder) each(ctx context.Context, n int, work func(context.Context, int) (string, error)) error {
-	g, ctx := errgroup.WithContext(ctx)
+// each runs work for each of the named pieces in parallel and reports each. Of
+// several that fail, the first in order decides: those before a failed one run to
+// their end, so that the error does not depend on which was quicker; those behind
+// it do not begin.
+func (b *builder) each(ctx context.Context, names []string, work func(context.Context, int) error) error {
+	var g errgroup.Group
 	g.SetLimit(b.o.Jobs)
+	errs := make([]error, len(names))
+	var failed atomic.Int64 // lowest index of a failed one
+	failed.Store(int64(len(names)))
 	done := 0
-	for i := range n {
+	for i, name := range names {
 		g.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err // another one has failed
+			if err := ctx.Err(); err != nil || int64(i) > failed.Load() {
+				errs[i] = err
+				return nil
 			}
-			name, err := work(ctx, i)
-			if err != nil {
-				return err
+			b.event(func(e Events) { e.unit(UnitEvent{ID: i, Name: name, Done: done, Total: len(names)}) })
+			started := time.Now()
+			if err := guarded(ctx, i, work); err != nil {
+				errs[i] = err
+				for low := failed.Load(); int64(i) < low && !failed.CompareAndSwap(low, int64(i)); low = failed.Load() {
+				}
+				return nil
 			}
 			b.event(func(e Events) {
 				done++
-				e.unit(done, n, name)
+				e.unit(UnitEvent{ID: i, Name: name, Done: done, Total: len(names), Ended: true, Elapsed: time.Since(started)})
 			})
 			return nil
 		})
 	}
-	return g.Wait()
+	_ = g.Wait() // errors are in errs
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guarded turns a panic of a piece of work, which runs in a goroutine of its
+// own, into an error.
+func guarded(ctx context.Context, i int, work func(context.Context, int) error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return work(ctx, i)
+}
+
+// sourcesOf names the pieces of work of units.
+func sourcesOf(units []kbuild.Unit) []string {
+	names := make([]string, len(units))
+	for i, u := range units {
+		names[i] = u.Source
+	}
+	return names
 }
 
 func (b *builder) tempName(u kbuild.Unit, suffix string) string {
-	return filepath.Join(b.work, "obj", strings.ReplaceAll(strings.TrimSuffix(u.Object, ".o"), "/", "~")+"."+suffix)
+	return filepath.Join(b.work.dir, "obj", strings.ReplaceAll(strings.TrimSuffix(u.Object, ".o"), "/", "~")+"."+suffix)
 }
 
 // sectionFlags put every function and variable into a section of its own.
@@ -323,82 +417,144 @@ type pair struct {
 	crcs          []elfdiff.Problem
 	mismatch      []string
 	notes         []string
+	missing       atomic.Int32 // sides that are not compiled yet
 }
 
-// compile compiles each unit as it is and as patched, and compares.
-func (b *builder) compile(ctx context.Context, units []kbuild.Unit) ([]pair, error) {
-	b.step(fmt.Sprintf("compile %s, as it is and as patched", count(len(units), "unit")))
-	pairs := make([]pair, len(units))
-	err := b.each(ctx, 2*len(units), func(ctx context.Context, i int) (string, error) {
-		u := units[i/2]
-		job := kbuild.CompileJob{Unit: u, Out: b.tempName(u, "orig.o"), Extra: sectionFlags, Launcher: b.o.Launcher}
-		to := &pairs[i/2].orig
-		switch {
-		case i%2 == 1:
-			job.Unit, job.Out, job.Shadow = b.sel.after(u), b.tempName(u, "patched.o"), b.shadow
-			to = &pairs[i/2].patched
-		case b.sel.fresh[u.Object]:
-			return u.Source, nil // compared with an empty object
+// compile compiles each unit as it is and as patched.
+func (b *builder) compile(ctx context.Context) error {
+	b.step(fmt.Sprintf("compile %s, as it is and as patched", count(len(b.units), "unit")))
+	b.pairs = make([]pair, len(b.units))
+	var names []string
+	for _, u := range b.units {
+		names = append(names, u.Source, b.sel.after(u).Source+" (patched)")
+	}
+	gate, end := b.gate(compileMemory)
+	defer end()
+	for i := range b.pairs {
+		b.pairs[i].unit = b.units[i]
+		b.pairs[i].missing.Store(2)
+	}
+	return b.each(ctx, names, func(ctx context.Context, i int) error {
+		defer gate.enter()()
+		p, side := &b.pairs[i/2], b.compileOriginal
+		if i%2 == 1 {
+			side = b.compilePatched
 		}
-		data, err := b.cache.object(ctx, job)
-		if err != nil {
-			if job.Shadow == nil {
-				return u.Source, fmt.Errorf("the original does not compile: %w", err)
-			}
-			return u.Source, b.withoutPins(ctx, job, err, to)
+		if err := side(ctx, p); err != nil || p.missing.Add(-1) > 0 {
+			return err
 		}
-		*to, err = parseObject(job.Out, data)
-		return u.Source, err
+		return b.comparePair(p)
 	})
+}
+
+func (b *builder) compileOriginal(ctx context.Context, p *pair) error {
+	if b.sel.fresh[p.unit.Object] {
+		return nil // compared with an empty object
+	}
+	job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.o"), Extra: sectionFlags, Launcher: b.o.Launcher}
+	data, err := b.object(ctx, job)
+	if err != nil {
+		return err
+	}
+	p.orig, err = parseObject(job.Out, data)
+	return err
+}
+
+func (b *builder) compilePatched(ctx context.Context, p *pair) error {
+	u := b.sel.after(p.unit)
+	job := kbuild.CompileJob{Unit: u, Out: b.tempName(p.unit, "patched.o"), Extra: sectionFlags, Launcher: b.o.Launcher, Env: b.launcherEnv(), Shadow: b.shadow}
+	data, err := b.object(ctx, job)
+	var ce *kbuild.CompileError
+	if errors.As(err, &ce) {
+		data, err = b.withoutPins(ctx, job)
+	}
+	if errors.As(err, &ce) {
+		return b.inPatch(err)
+	}
+	if err != nil {
+		return err
+	}
+	p.patched, err = parseObject(job.Out, data)
+	return err
+}
+
+// object is the object of a job, from the work folder if that holds it.
+func (b *builder) object(ctx context.Context, job kbuild.CompileJob) ([]byte, error) {
+	data, why := b.keptObject(job)
+	if why == "" {
+		return data, nil
+	}
+	if b.reuse {
+		return nil, fmt.Errorf("%s cannot be gone on with: %s; go on from an earlier step, with --from compile", filepath.Base(job.Out), why)
+	}
+	started := time.Now()
+	data, deps, err := b.cache.object(ctx, job)
+	if err != nil && job.Shadow == nil {
+		err = &OriginalError{err}
+	}
 	if err != nil {
 		return nil, err
 	}
-	b.step("compare")
-	err = b.each(ctx, len(units), func(ctx context.Context, i int) (string, error) {
-		p := &pairs[i]
-		p.unit = units[i]
-		if p.orig == nil {
-			p.orig = emptyObject(p.patched)
-			p.notes = initcallNotes(p)
-		}
-		var err error
-		if p.diff, err = elfdiff.Compare(p.orig, p.patched); err != nil {
-			return p.unit.Source, fmt.Errorf("%s: %w", p.unit.Source, err)
-		}
+	return data, b.keepObject(job, data, deps, started)
+}
+
+// compare compares the objects of each unit, and the versions of the symbols
+// that it exports.
+func (b *builder) compare(ctx context.Context) error {
+	var changed []int
+	var names []string
+	for i := range b.pairs {
+		p := &b.pairs[i]
 		if p.diff.Verdict != elfdiff.Unchanged && len(p.diff.Orig.Exports) > 0 {
-			err = b.compareCRCs(ctx, p)
+			changed, names = append(changed, i), append(names, p.unit.Source)
 		}
-		return p.unit.Source, err
-	})
-	return pairs, err
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	b.step("compare the versions of exported symbols")
+	return b.each(ctx, names, func(ctx context.Context, i int) error { return b.compareCRCs(ctx, &b.pairs[changed[i]]) })
+}
+
+// comparePair compares a unit's objects as soon as both are there: where hundreds
+// of units are compiled, only the objects that change stay in memory.
+func (b *builder) comparePair(p *pair) error {
+	if p.orig == nil {
+		p.orig = emptyObject(p.patched)
+		p.notes = initcallNotes(p)
+	}
+	var err error
+	if p.diff, err = elfdiff.Compare(p.orig, p.patched); err != nil {
+		return fmt.Errorf("%s: %w", p.unit.Source, err)
+	}
+	if p.diff.Verdict == elfdiff.Unchanged {
+		p.orig, p.patched, p.diff = nil, nil, &elfdiff.Result{Verdict: elfdiff.Unchanged}
+	}
+	return nil
 }
 
 // withoutPins compiles the patched text as the author wrote it, after it
 // failed with pinned lines: then the message is about the author's lines, and
 // if pinning was the cause, the compile succeeds.
-func (b *builder) withoutPins(ctx context.Context, job kbuild.CompileJob, first error, to **elfobj.Object) error {
-	var ce *kbuild.CompileError
-	if !errors.As(first, &ce) {
-		return first
-	}
+func (b *builder) withoutPins(ctx context.Context, job kbuild.CompileJob) ([]byte, error) {
 	files := map[string]*[]byte{}
 	for _, f := range b.files {
 		files[f.path] = f.content
 	}
 	b.addHelpers(files)
-	dir, err := os.MkdirTemp(b.work, "unpinned-")
+	dir, err := os.MkdirTemp(b.work.dir, "unpinned-")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if job.Shadow, err = kbuild.NewShadow(b.kernel.Tree, dir, files); err != nil {
-		return err
+		return nil, err
 	}
-	data, err := b.cache.object(ctx, job)
+	started := time.Now()
+	data, deps, err := b.cache.object(ctx, job)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	*to, err = parseObject(job.Out, data)
-	return err
+	return data, b.keepObject(job, data, deps, started)
 }
 
 func readObject(path string) (*elfobj.Object, error) {
@@ -418,7 +574,8 @@ func parseObject(path string, data []byte) (*elfobj.Object, error) {
 }
 
 // plan decides what goes into the module.
-func (b *builder) plan(ctx context.Context, pairs []pair) (*codegen.Plan, error) {
+func (b *builder) plan(ctx context.Context) error {
+	pairs := b.pairs
 	b.step("read the kernel's symbols and plan the module")
 	var units []codegen.Unit
 	var modules []string
@@ -435,19 +592,20 @@ func (b *builder) plan(ctx context.Context, pairs []pair) (*codegen.Plan, error)
 		}
 	}
 	if len(units) == 0 {
-		return nil, b.nothing()
+		return b.nothing()
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	slices.Sort(modules)
 	t, err := b.kernel.Target(slices.Compact(modules))
 	if err != nil {
-		return nil, err
+		return err
 	}
+	b.target = t
 	plan, err := codegen.Decide(units, t)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for i := range pairs {
 		plan.Problems = append(plan.Problems, pairs[i].crcs...)
@@ -458,22 +616,23 @@ func (b *builder) plan(ctx context.Context, pairs []pair) (*codegen.Plan, error)
 	b.report.fill(plan, b.files)
 	switch {
 	case len(plan.Problems) > 0:
-		return nil, ErrUnpatchable
+		return ErrUnpatchable
 	case plan.Empty():
-		return nil, ErrNothing
+		return ErrNothing
 	case len(plan.Mismatches) > 0:
-		return nil, fmt.Errorf("the running kernel is not the one that these sources, this configuration and this compiler build:\n  %s",
-			strings.Join(plan.Mismatches, "\n  "))
+		return &MismatchError{plan.Mismatches}
 	}
-	return plan, nil
+	b.planned = plan
+	return nil
 }
 
 // link builds the module through the kernel's own Kbuild and finishes it.
-func (b *builder) link(ctx context.Context, plan *codegen.Plan) ([]byte, error) {
+func (b *builder) link(ctx context.Context) error {
+	plan := b.planned
 	b.step("link the module")
-	dir := filepath.Join(b.work, "module")
+	dir := filepath.Join(b.work.dir, "module")
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return nil, err
+		return err
 	}
 	var prebuilt []string
 	for i, o := range plan.Emit() {
@@ -483,20 +642,20 @@ func (b *builder) link(ctx context.Context, plan *codegen.Plan) ([]byte, error) 
 		name := fmt.Sprintf("klpc_unit%d", i)
 		data, err := o.Encode()
 		if err != nil {
-			return nil, fmt.Errorf("internal error: %w", err)
+			return fmt.Errorf("internal error: %w", err)
 		}
 		if err := os.WriteFile(filepath.Join(dir, name+".o_shipped"), data, 0o644); err != nil {
-			return nil, err
+			return err
 		}
 		prebuilt = append(prebuilt, name)
 	}
 	files, err := kmodtmpl.Render(plan.Template(b.report.Name, !b.o.NoReplace, prebuilt))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, f := range files {
 		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Text, 0o644); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	job := kbuild.ModuleJob{Dir: dir, Name: b.report.Name}
@@ -505,16 +664,25 @@ func (b *builder) link(ctx context.Context, plan *codegen.Plan) ([]byte, error) 
 	}
 	res, err := b.kernel.Tree.LinkModule(ctx, job)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, w := range warnings(res.Output) {
-		b.event(func(e Events) { e.note(w) })
+		b.note(w)
 	}
 	ko, err := readObject(res.Path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return plan.Finalize(ko)
+	source, err := b.source(ctx)
+	if err != nil {
+		return err
+	}
+	ko.Sections = append(ko.Sections, sourceSection(source))
+	if b.linked, err = readLinked(dir, b.report.Name); err != nil {
+		return err
+	}
+	b.linked.Module, err = plan.Finalize(ko)
+	return err
 }
 
 // warnings are the lines of Kbuild's output that warn.

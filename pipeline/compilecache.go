@@ -38,16 +38,36 @@ type compileCache struct {
 
 // newCompileCache opens the cache of at most limit bytes in klpc's cache folder
 // dir. Without a folder, or with the limit 0, there is none.
-func newCompileCache(tree *kbuild.Tree, dir string, limit int64, keep bool, note func(string)) *compileCache {
-	c := &compileCache{tree: tree, keep: keep, note: note}
+func newCompileCache(k *Kernel, dir string, limit int64, keep bool, note func(string)) *compileCache {
+	c := &compileCache{tree: k.Tree, keep: keep, note: note}
 	if dir == "" || limit <= 0 {
 		return c
 	}
 	var err error
-	if c.store, err = cache.Open(CompileCacheDir(dir), limit); err != nil {
+	if c.store, err = k.openStore(CompileCacheDir(dir), limit); err != nil {
 		c.failed(err)
 	}
 	return c
+}
+
+// openStore opens a cache, or returns the one that an earlier build has opened:
+// it knows the files that it has seen already.
+func (k *Kernel) openStore(dir string, limit int64) (*cache.Store, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at := storeAt{dir, limit}
+	if s := k.stores[at]; s != nil {
+		return s, nil
+	}
+	s, err := cache.Open(dir, limit)
+	if err != nil {
+		return nil, err
+	}
+	if k.stores == nil {
+		k.stores = map[storeAt]*cache.Store{}
+	}
+	k.stores[at] = s
+	return s, nil
 }
 
 // failed says once that the cache does not work.
@@ -57,32 +77,32 @@ func (c *compileCache) failed(err error) {
 	}
 }
 
-// object is the object of a job, from the cache or by Tree.Compile.
-func (c *compileCache) object(ctx context.Context, job kbuild.CompileJob) ([]byte, error) {
+// object is the object of a job, from the cache or by Tree.Compile, and the
+// files that were read for it.
+func (c *compileCache) object(ctx context.Context, job kbuild.CompileJob) (data []byte, deps []string, err error) {
 	cmd := c.command("object", job)
-	if data, ok := c.get(cmd); ok {
+	if data, deps, ok := c.get(cmd); ok {
 		if c.keep {
-			return data, os.WriteFile(job.Out, data, 0o644)
+			err = os.WriteFile(job.Out, data, 0o644)
 		}
-		return data, nil
+		return data, deps, err
 	}
 	started := time.Now()
 	res, err := c.tree.Compile(ctx, job)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	data, err := os.ReadFile(res.Object)
-	if err != nil {
-		return nil, err
+	if data, err = os.ReadFile(res.Object); err != nil {
+		return nil, nil, err
 	}
 	c.put(cmd, res.Deps, started, data)
-	return data, nil
+	return data, res.Deps, nil
 }
 
 // text is the preprocessed text of a job, from the cache or by Tree.Preprocess.
 func (c *compileCache) text(ctx context.Context, job kbuild.CompileJob) ([]byte, error) {
 	cmd := c.command("text", job)
-	if data, ok := c.get(cmd); ok {
+	if data, _, ok := c.get(cmd); ok {
 		return data, nil
 	}
 	started := time.Now()
@@ -99,7 +119,7 @@ func (c *compileCache) text(ctx context.Context, job kbuild.CompileJob) ([]byte,
 func (c *compileCache) symbolVersions(ctx context.Context, job kbuild.CompileJob) (map[string]uint32, error) {
 	cmd := c.command("symbol versions", job)
 	cmd.Inputs = []string{cmd.View.Name(filepath.Join(c.tree.Build, kbuild.Genksyms))}
-	if data, ok := c.get(cmd); ok {
+	if data, _, ok := c.get(cmd); ok {
 		var crcs map[string]uint32
 		if err := json.Unmarshal(data, &crcs); err == nil {
 			return crcs, nil
@@ -130,19 +150,19 @@ func (c *compileCache) command(kind string, job kbuild.CompileJob) cache.Command
 	}
 }
 
-func (c *compileCache) get(cmd cache.Command) ([]byte, bool) {
+func (c *compileCache) get(cmd cache.Command) (data []byte, deps []string, ok bool) {
 	if c.store != nil {
-		data, _, ok, err := c.store.Get(cmd)
+		data, deps, ok, err := c.store.Get(cmd)
 		if err != nil {
 			c.failed(err)
 		}
 		if ok {
 			c.found.Add(1)
-			return data, true
+			return data, deps, true
 		}
 	}
 	c.compiled.Add(1)
-	return nil, false
+	return nil, nil, false
 }
 
 func (c *compileCache) put(cmd cache.Command, deps []string, started time.Time, data []byte) {

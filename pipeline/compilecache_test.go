@@ -65,7 +65,7 @@ func (y *cacheToy) write(name, text string) {
 }
 
 func (y *cacheToy) open(limit int64) *compileCache {
-	return newCompileCache(y.tree, y.cacheDir, limit, false, func(text string) { y.notes = append(y.notes, text) })
+	return newCompileCache(&Kernel{Tree: y.tree}, y.cacheDir, limit, false, func(text string) { y.notes = append(y.notes, text) })
 }
 
 // job is the unit as it is, or with a patched source.
@@ -88,7 +88,7 @@ func (y *cacheToy) job(patched string) kbuild.CompileJob {
 func (y *cacheToy) object(job kbuild.CompileJob) (data []byte, found bool) {
 	y.t.Helper()
 	c := y.open(DefaultCacheSize)
-	data, err := c.object(y.t.Context(), job)
+	data, _, err := c.object(y.t.Context(), job)
 	if err != nil {
 		y.t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestCachedObjectsAreTheCompilers(t *testing.T) {
 		if !found {
 			t.Fatal("not found")
 		}
-		fresh, err := y.open(0).object(t.Context(), y.job(source))
+		fresh, _, err := y.open(0).object(t.Context(), y.job(source))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -174,7 +174,7 @@ func TestCacheKeepsTheOutput(t *testing.T) {
 	c := y.open(DefaultCacheSize)
 	c.keep = true
 	job := y.job("")
-	if _, err := c.object(t.Context(), job); err != nil {
+	if _, _, err := c.object(t.Context(), job); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(job.Out)
@@ -192,7 +192,7 @@ func TestCompileCacheUnusable(t *testing.T) {
 	y.write("cache", "a file where the folder should be")
 	c := y.open(DefaultCacheSize)
 	for range 3 {
-		if _, err := c.object(t.Context(), y.job("")); err != nil {
+		if _, _, err := c.object(t.Context(), y.job("")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -205,7 +205,7 @@ func TestFailedCompileIsNotCached(t *testing.T) {
 	y := newCacheToy(t)
 	for range 2 {
 		c := y.open(DefaultCacheSize)
-		if _, err := c.object(t.Context(), y.job("int limit(void) { return nothing; }\n")); err == nil {
+		if _, _, err := c.object(t.Context(), y.job("int limit(void) { return nothing; }\n")); err == nil {
 			t.Fatal("no error")
 		}
 		if c.found.Load() != 0 {

@@ -22,7 +22,7 @@ func (b *builder) compareCRCs(ctx context.Context, p *pair) error {
 	job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.crc.i")}
 	orig, err := b.cache.symbolVersions(ctx, job)
 	if errors.Is(err, kbuild.ErrGendwarfksyms) {
-		b.event(func(e Events) { e.note(err.Error()) })
+		b.note(err.Error())
 		return nil
 	}
 	if err != nil {

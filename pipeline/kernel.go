@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/klpc/klpc/cache"
 	"github.com/klpc/klpc/codegen"
 	"github.com/klpc/klpc/distro"
 	"github.com/klpc/klpc/kbuild"
@@ -43,6 +44,37 @@ type Kernel struct {
 	Warnings  []string
 
 	find func() (func(string) (string, bool), error)
+
+	// What all builds for this kernel share, read when first needed.
+	image   lazy[imageAndSymbols]
+	exports lazy[*target.Exports]
+	mu      sync.Mutex
+	modules map[string]*lazy[*target.Module]
+	stores  map[storeAt]*cache.Store
+}
+
+// storeAt is a cache's folder and its limit in bytes.
+type storeAt struct {
+	dir   string
+	limit int64
+}
+
+// imageAndSymbols is what one file of the kernel holds.
+type imageAndSymbols struct {
+	image *target.Image // nil: only symbols are known
+	tab   *target.Symtab
+}
+
+// lazy is a value that is made when first needed and then kept.
+type lazy[T any] struct {
+	once  sync.Once
+	value T
+	err   error
+}
+
+func (l *lazy[T]) get(read func() (T, error)) (T, error) {
+	l.once.Do(func() { l.value, l.err = read() })
+	return l.value, l.err
 }
 
 // CacheDir is where klpc keeps what it can make again.
@@ -91,7 +123,7 @@ func debianKernel(ctx context.Context, release string, o KernelOptions, ev Event
 }
 
 func distroOptions(o KernelOptions, ev Events) distro.Options {
-	return distro.Options{Cache: o.Cache, Jobs: o.Jobs, Log: ev.step, Output: o.Output, AllowCompilerMismatch: o.AllowCompilerMismatch}
+	return distro.Options{Cache: o.Cache, Jobs: o.Jobs, Log: ev.stepText, Output: o.Output, AllowCompilerMismatch: o.AllowCompilerMismatch}
 }
 
 // preparedKernel opens a tree that was prepared in the cache.
@@ -172,18 +204,25 @@ func checkCompiler(ctx context.Context, k *Kernel, o KernelOptions) error {
 	return nil
 }
 
-// Target reads what codegen needs to know of the running kernel. modules are
-// the names of the modules that the patch touches.
+// Target returns what codegen needs to know of the running kernel; what has been
+// read is kept for the next build. modules are the names of the modules that the
+// patch touches.
 func (k *Kernel) Target(modules []string) (codegen.Target, error) {
 	t := codegen.Target{IBT: k.Tree.Config.Bool("CONFIG_X86_KERNEL_IBT")}
 	var errs []error
 	var wg sync.WaitGroup
 	var imgErr, expErr error
-	wg.Go(func() { t.Image, t.Symtab, imgErr = readImage(k.ImagePath) })
-	wg.Go(func() { t.Exports, expErr = readExports(k.Symvers) })
+	wg.Go(func() {
+		var is imageAndSymbols
+		is, imgErr = k.image.get(func() (imageAndSymbols, error) { return readImage(k.ImagePath) })
+		t.Image, t.Symtab = is.image, is.tab
+	})
+	wg.Go(func() {
+		t.Exports, expErr = k.exports.get(func() (*target.Exports, error) { return readExports(k.Symvers) })
+	})
 	t.Modules = map[string]*target.Module{}
 	for _, name := range modules {
-		m, err := k.readModule(name)
+		m, err := k.module(name)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -210,6 +249,20 @@ func (k *Kernel) FindModule(name string) (string, error) {
 	return path, nil
 }
 
+func (k *Kernel) module(name string) (*target.Module, error) {
+	k.mu.Lock()
+	if k.modules == nil {
+		k.modules = map[string]*lazy[*target.Module]{}
+	}
+	l := k.modules[name]
+	if l == nil {
+		l = &lazy[*target.Module]{}
+		k.modules[name] = l
+	}
+	k.mu.Unlock()
+	return l.get(func() (*target.Module, error) { return k.readModule(name) })
+}
+
 func (k *Kernel) readModule(name string) (*target.Module, error) {
 	path, err := k.FindModule(name)
 	if err != nil {
@@ -227,10 +280,10 @@ func (k *Kernel) readModule(name string) (*target.Module, error) {
 }
 
 // readImage reads a kernel image, or a list of its symbols.
-func readImage(path string) (*target.Image, *target.Symtab, error) {
+func readImage(path string) (imageAndSymbols, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the kernel's image: %w", err)
+		return imageAndSymbols{}, fmt.Errorf("read the kernel's image: %w", err)
 	}
 	if looksLikeSymbolList(data) {
 		read := target.ReadKallsymsDump
@@ -239,19 +292,19 @@ func readImage(path string) (*target.Image, *target.Symtab, error) {
 		}
 		tab, err := read(bytes.NewReader(data))
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", path, err)
+			return imageAndSymbols{}, fmt.Errorf("%s: %w", path, err)
 		}
-		return nil, tab, nil
+		return imageAndSymbols{tab: tab}, nil
 	}
 	im, err := target.ReadImage(data)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
+		return imageAndSymbols{}, fmt.Errorf("%s: %w", path, err)
 	}
 	tab, err := im.Kallsyms()
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
+		return imageAndSymbols{}, fmt.Errorf("%s: %w", path, err)
 	}
-	return im, tab, nil
+	return imageAndSymbols{im, tab}, nil
 }
 
 // looksLikeSymbolList tells a text of hexadecimal addresses from a binary.

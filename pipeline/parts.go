@@ -146,7 +146,7 @@ func readImageFacts(path string) (imageFacts, error) {
 	}
 	switch {
 	case looksLikeSymbolList(head):
-		_, _, err := readImage(path)
+		_, err := readImage(path)
 		return imageFacts{list: err == nil}, err
 	case len(head) > bzKernelVersion+2 && string(head[bzMagic:bzMagic+4]) == "HdrS":
 		return imageFacts{release: bzRelease(head), boots: true}, nil

@@ -257,13 +257,13 @@ func buildPatch(t *testing.T, k *Kernel, name string, errs []string) []byte {
 // systemMap writes the symbols of an image as nm would.
 func systemMap(t *testing.T, image string) string {
 	t.Helper()
-	_, tab, err := readImage(image)
+	read, err := readImage(image)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	for i := range tab.Len() {
-		s := tab.At(i)
+	for i := range read.tab.Len() {
+		s := read.tab.At(i)
 		fmt.Fprintf(&b, "%016x %c %s\n", s.Addr, s.Kind, s.Name)
 	}
 	return writeFile(t, "System.map", b.Bytes())

@@ -28,10 +28,41 @@ type touched struct {
 	isNew   bool
 }
 
+// savedFile is what the choice of units settles of a touched file.
+type savedFile struct {
+	Path   string
+	Edits  []diff.Edit
+	Pinned []byte
+}
+
+func (f *touched) saved() savedFile { return savedFile{f.path, f.edits, f.pinned} }
+
+// takes sets what was saved of the file, if it is this one.
+func (f *touched) takes(v savedFile) bool {
+	if v.Path != f.path {
+		return false
+	}
+	f.edits, f.pinned = v.Edits, v.Pinned
+	return true
+}
+
 // readPatches reads and parses the patches, reporting all faults together. A
 // path may be a patch, an mbox, or a folder with a series file.
 func readPatches(paths []string) ([]*diff.Patch, error) {
 	var patches []*diff.Patch
+	files, err := patchFiles(paths)
+	errs := []error{err}
+	for _, f := range files {
+		series, err := readPatch(f)
+		patches = append(patches, series...)
+		errs = append(errs, err)
+	}
+	return patches, errors.Join(errs...)
+}
+
+// patchFiles lists the files of the patches, in order.
+func patchFiles(paths []string) ([]string, error) {
+	var all []string
 	var errs []error
 	for _, p := range paths {
 		files := []string{p}
@@ -41,13 +72,9 @@ func readPatches(paths []string) ([]*diff.Patch, error) {
 				continue
 			}
 		}
-		for _, f := range files {
-			series, err := readPatch(f)
-			patches = append(patches, series...)
-			errs = append(errs, err)
-		}
+		all = append(all, files...)
 	}
-	return patches, errors.Join(errs...)
+	return all, errors.Join(errs...)
 }
 
 func readPatch(name string) ([]*diff.Patch, error) {
@@ -62,11 +89,18 @@ func readPatch(name string) ([]*diff.Patch, error) {
 // options after the name and comments after "#". All patches must be made for
 // -p1, as kernel patches are.
 func readSeries(dir string) ([]string, error) {
-	name := filepath.Join(dir, "series")
-	data, err := os.ReadFile(name)
+	files, err := SeriesFiles(filepath.Join(dir, "series"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: a folder of patches needs a file named series that gives their order", dir)
 	}
+	return files, err
+}
+
+// SeriesFiles returns the paths of the patches that a series file names, in its
+// order; they lie in its folder.
+func SeriesFiles(name string) ([]string, error) {
+	dir := filepath.Dir(name)
+	data, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +131,15 @@ func readSeries(dir string) ([]string, error) {
 // gitPatches returns the commits of a range of the source tree's repository as
 // patches, oldest first. The tree itself must be at the range's beginning.
 func gitPatches(ctx context.Context, source, revisions string) ([]*diff.Patch, error) {
+	text, err := gitText(ctx, source, revisions)
+	if err != nil {
+		return nil, err
+	}
+	return diff.ParseSeries(revisions, text)
+}
+
+// gitText returns the commits of a range as git writes them.
+func gitText(ctx context.Context, source, revisions string) ([]byte, error) {
 	if !strings.Contains(revisions, "..") || strings.HasPrefix(revisions, "-") {
 		return nil, fmt.Errorf("%q is not a range of commits: give REV..REV", revisions)
 	}
@@ -108,7 +151,7 @@ func gitPatches(ctx context.Context, source, revisions string) ([]*diff.Patch, e
 	if len(r.Stdout) == 0 {
 		return nil, fmt.Errorf("the range %s of %s holds no commits", revisions, source)
 	}
-	return diff.ParseSeries(revisions, r.Stdout)
+	return r.Stdout, nil
 }
 
 // overlay is the source tree with the patches so far.
@@ -144,7 +187,7 @@ func (f *memFile) IsDir() bool                { return false }
 func (f *memFile) Sys() any                   { return nil }
 
 // applyAll applies the patches in order, in memory.
-func applyAll(source string, patches []*diff.Patch, o diff.Options, ev Events) ([]touched, error) {
+func applyAll(source string, patches []*diff.Patch, o diff.Options, note func(string)) ([]touched, error) {
 	tree := overlay{base: os.DirFS(source), files: map[string]*[]byte{}}
 	last := map[string]*diff.Applied{}
 	for _, p := range patches {
@@ -153,7 +196,7 @@ func applyAll(source string, patches []*diff.Patch, o diff.Options, ev Events) (
 			return nil, err
 		}
 		for _, r := range results {
-			noteOffsets(p, r, ev)
+			noteOffsets(p, r, note)
 			if err := inTree(source, r.File); err != nil {
 				return nil, err
 			}
@@ -208,14 +251,14 @@ func collectTouched(source string, tree overlay, last map[string]*diff.Applied) 
 	return out, nil
 }
 
-func noteOffsets(p *diff.Patch, r diff.Result, ev Events) {
+func noteOffsets(p *diff.Patch, r diff.Result, note func(string)) {
 	for i, off := range r.Applied.Offsets {
 		if off != 0 {
 			where := "below"
 			if off < 0 {
 				off, where = -off, "above"
 			}
-			ev.note(fmt.Sprintf("%s: %s: hunk %d applies %s %s where it says", p.Name, r.File.Path(), i+1, count(off, "line"), where))
+			note(fmt.Sprintf("%s: %s: hunk %d applies %s %s where it says", p.Name, r.File.Path(), i+1, count(off, "line"), where))
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -65,9 +66,27 @@ func checkKernel(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	t.Logf("%d functions with an ftrace entry, %d bytes of BTF", len(sites), len(im.BTF()))
+	checkTypes(t, im)
 	checkSites(t, im, table, sites)
 	checkBoundaries(t, im, table)
 	checkSystemMap(t, table, strings.Replace(path, "vmlinuz-", "System.map-", 1))
+}
+
+// checkTypes looks for a type that every kernel has.
+func checkTypes(t *testing.T, im *Image) {
+	start := time.Now()
+	spec, err := im.Types()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var module *btf.Struct
+	if err := spec.TypeByName("module", &module); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(module.Members, func(m btf.Member) bool { return m.Name == "init" }) {
+		t.Error("struct module has no member init")
+	}
+	t.Logf("types in %v", time.Since(start).Round(time.Millisecond))
 }
 
 // duplicates counts names that need a sympos.

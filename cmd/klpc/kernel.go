@@ -63,7 +63,11 @@ func openKernel(ctx context.Context, o pipeline.KernelOptions, p *ui.Progress) (
 
 // events shows what a pipeline reports.
 func events(p *ui.Progress) pipeline.Events {
-	return pipeline.Events{Step: p.Step, Unit: p.Unit, Note: p.Note}
+	return pipeline.Events{
+		Step: func(s pipeline.StepEvent) { p.Begin(ui.Step(s)) },
+		Unit: func(u pipeline.UnitEvent) { p.Unit(ui.Unit(u)) },
+		Note: p.Note,
+	}
 }
 
 // progressFlag adds the flag that says how progress is shown.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/klpc/klpc/internal/ui"
 	"github.com/klpc/klpc/pipeline"
 )
 
@@ -30,6 +31,15 @@ const (
 // app is what commands need from their surroundings.
 type app struct {
 	out, err io.Writer
+	args     []string     // the command line
+	talk     *ui.Progress // what standard error is told through; nil: as plain text
+	last     func()       // what is said after everything else; may be nil
+}
+
+// progress begins to show progress, as all that follows on standard error.
+func (a *app) progress(mode ui.Mode) *ui.Progress {
+	a.talk = ui.NewProgress(a.err, mode)
+	return a.talk
 }
 
 // usageError is a command line that makes no sense.
@@ -55,7 +65,19 @@ func main() {
 
 // run executes one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRoot(&app{out: stdout, err: stderr})
+	a := &app{out: stdout, err: stderr, args: args}
+	code := a.run(ctx, args, stdout, stderr)
+	if a.last != nil {
+		a.last()
+	}
+	if a.talk != nil {
+		a.talk.Exit(code)
+	}
+	return code
+}
+
+func (a *app) run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRoot(a)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -70,14 +92,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &silent):
 		return silent.code
 	case !running || errors.As(err, &usage):
-		printError(stderr, err)
+		a.printError(err)
 		fmt.Fprintf(stderr, "\n%s", cmd.UsageString())
 		return exitUsage
 	case ctx.Err() != nil:
-		printError(stderr, errors.New("interrupted"))
+		a.printError(errors.New("interrupted"))
 		return exitFailed
 	}
-	printError(stderr, err)
+	a.printError(err)
 	switch {
 	case errors.Is(err, pipeline.ErrNothing):
 		return exitNothing
@@ -89,9 +111,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // printError prints an error for people: each of several collected ones as a
 // message of its own, further lines of a message indented.
-func printError(w io.Writer, err error) {
+func (a *app) printError(err error) {
 	for _, e := range collected(err) {
-		fmt.Fprintf(w, "klpc: %s\n", indent(e.Error()))
+		if a.talk != nil {
+			a.talk.Error(e.Error())
+			continue
+		}
+		fmt.Fprintf(a.err, "klpc: %s\n", indent(e.Error()))
 	}
 }
 
@@ -141,7 +167,16 @@ be livepatched. Nothing is written on 1 to 4.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetHelpCommand(newHelp())
-	root.AddCommand(newBuild(a, runBuild), newDiff(a), newInspect(a), newTest(a, runTest), newCache(a, runCache))
+	root.AddCommand(
+		newBuild(a, runBuild), newTest(a, runTest), newVerify(a, runVerify), newSurvey(a, runSurvey),
+		newDiff(a), newInspect(a), newCache(a, runCache),
+		newInstall(a, runInstall), newUninstall(a, runUninstall), newAccept(a, runAccept),
+		newRestore(a, runRestore), newMark(a, runMark),
+		newInstallService(a, runInstallService), newUninstallService(a, runUninstallService),
+		newSign(a, runSign),
+		newLoad(a, runLoad), newUnload(a, runUnload), newDisable(a, runDisable), newEnable(a, runEnable),
+		newReverse(a, runReverse), newForce(a, runForce), newStatus(a, runStatus), newList(a),
+	)
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func TestPrintError(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var b bytes.Buffer
-			printError(&b, tt.err)
+			(&app{err: &b}).printError(tt.err)
 			if d := cmp.Diff(tt.want, b.String()); d != "" {
 				t.Error(d)
 			}
@@ -38,19 +39,43 @@ func TestPrintError(t *testing.T) {
 	}
 }
 
-func TestPrintProblems(t *testing.T) {
+func TestPrintFindings(t *testing.T) {
 	var b bytes.Buffer
-	printProblems(&b, "klpc: ", []elfdiff.JSONProblem{
-		{Kind: elfdiff.DataChanged, Where: "kernel/fork.c: limit (.data)", Detail: "it has changed", Hint: "leave it alone"},
-		{Kind: elfdiff.InitCode, Where: "kernel/fork.c", Detail: "only init code changes", Hint: "use a callback"},
-	})
-	want := `klpc: problem: kernel/fork.c: limit (.data): it has changed [data-changed]
+	printFindings(ui.NewProgress(&b, ui.Quiet), &pipeline.Report{
+		NoEffect: []string{"README"}, Notes: []string{"two\nlines"},
+		Problems: []elfdiff.JSONProblem{
+			{Kind: elfdiff.DataChanged, Where: "kernel/fork.c: limit (.data)", Detail: "it has changed", Hint: "leave it alone"},
+			{Kind: elfdiff.InitCode, Where: "kernel/fork.c", Detail: "only init code changes", Hint: "use a callback"},
+		}})
+	want := `klpc: note: README: no effect on this kernel
+klpc: note: two
+  lines
+klpc: problem: kernel/fork.c: limit (.data): it has changed [data-changed]
   what to do: leave it alone
 klpc: problem: kernel/fork.c: only init code changes [init-code]
   what to do: use a callback
 `
 	if d := cmp.Diff(want, b.String()); d != "" {
 		t.Error(d)
+	}
+}
+
+// The command that goes on with a work folder is the one that was given, with
+// the folder and the step.
+func TestGoOnCommand(t *testing.T) {
+	for _, tt := range []struct{ name, args, from, want string }{
+		{"plain", "build|--keep|--kernel|debian|fix.patch", "link", "klpc build --from link --work /tmp/klpc-1 --kernel debian fix.patch"},
+		{"again", "build|--from|compile|--work=/old|--kernel|debian|fix.patch", "plan", "klpc build --from plan --work /tmp/klpc-1 --kernel debian fix.patch"},
+		{"quotes", "build|--keep|--kernel|my tree|it's.patch", "plan", `klpc build --from plan --work /tmp/klpc-1 --kernel 'my tree' 'it'\''s.patch'`},
+		{"end of flags", "build|--keep|--|--from|--keep", "plan", "klpc build --from plan --work /tmp/klpc-1 -- --from --keep"},
+		{"done", "build|--keep|fix.patch", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := goOnCommand(strings.Split(tt.args, "|"), pipeline.KeptEvent{Dir: "/tmp/klpc-1", From: tt.from})
+			if got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
 	}
 }
 

@@ -79,7 +79,7 @@ func runTest(ctx context.Context, a *app, o testOptions) error {
 	if _, err := os.Stat(o.module); err != nil {
 		return err
 	}
-	p := ui.NewProgress(a.err, o.progress)
+	p := a.progress(o.progress)
 	defer p.Close()
 	var err error
 	if o.kernel.Cache, err = pipeline.CacheDir(); err != nil {
@@ -108,7 +108,7 @@ func runTest(ctx context.Context, a *app, o testOptions) error {
 			Accel: accel, Timeout: o.timeout,
 			Progress: func(e livetest.Event) {
 				if e.Result == nil {
-					p.Step(e.Step.Name())
+					p.Begin(ui.Step{Name: string(e.Step.Kind), Text: e.Step.Name(), Index: e.Index + 1, Total: e.Total})
 				}
 			},
 		},
@@ -118,9 +118,9 @@ func runTest(ctx context.Context, a *app, o testOptions) error {
 		lo.Order = livetest.TargetsLate
 	}
 	if o.console {
-		lo.Console = a.err
+		lo.Console = p
 	}
-	p.Step("boot " + k.Release)
+	p.Begin(ui.Step{Name: "boot", Text: "boot " + k.Release})
 	r, err := livetest.Run(ctx, lo)
 	p.Close()
 	if err != nil {

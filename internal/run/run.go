@@ -91,11 +91,17 @@ func Do(ctx context.Context, c Cmd) (Result, error) {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 
+	release, err := take(ctx)
+	if err != nil {
+		return Result{}, fmt.Errorf("%s: %w", filepath.Base(c.Args[0]), err)
+	}
 	start := time.Now()
-	err := cmd.Run()
+	err = cmd.Run()
+	release()
 	res := Result{Stdout: out.Bytes(), Stderr: errb.Bytes(), Wall: time.Since(start)}
 	if ps := cmd.ProcessState; ps != nil {
 		res.User, res.Sys = ps.UserTime(), ps.SystemTime()
+		meter(ctx, res)
 	}
 	if err == nil {
 		return res, nil

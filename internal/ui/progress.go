@@ -1,58 +1,42 @@
-// Package ui prints progress for people: on a terminal one line that updates
-// itself, elsewhere plain lines.
+// Package ui shows on standard error what a command does: on a terminal one
+// line that updates itself, elsewhere plain lines, and for programs JSON.
 //
 // It never writes to standard output, uses no colour (so that NO_COLOR holds)
 // and decides nothing. The control sequences are those of ECMA-48.
 package ui
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"golang.org/x/term"
 )
 
-// Mode is how progress is shown. It is a flag's value (pflag.Value).
-type Mode string
-
-// The modes.
-const (
-	Auto  Mode = "auto"  // TTY on a terminal that can do it, Plain elsewhere
-	Plain Mode = "plain" // a line for each step, with the time since the start
-	TTY   Mode = "tty"   // a line that counts and becomes the step's duration
-	Quiet Mode = "quiet" // notes only
-)
-
-// Modes are the values of a flag, the default first.
-func Modes() []string { return []string{string(Auto), string(Plain), string(TTY), string(Quiet)} }
-
-// String returns the mode's name.
-func (m *Mode) String() string { return string(*m) }
-
-// Type names the kind of value for the flag's help.
-func (m *Mode) Type() string { return "MODE" }
-
-// Set takes a mode by its name.
-func (m *Mode) Set(name string) error {
-	for _, known := range Modes() {
-		if name == known {
-			*m = Mode(name)
-			return nil
-		}
-	}
-	return fmt.Errorf("want one of %s", strings.Join(Modes(), ", "))
+// Step is a step that begins, or one that has more to say of itself.
+type Step struct {
+	Name  string // for programs; may be empty
+	Text  string // for people
+	Index int    // among the Total steps of the command, from 1; 0: not known
+	Total int
 }
 
-// fallbackWidth is the width, in columns, of a terminal that does not tell.
-const fallbackWidth = 80
+// Unit is a piece of work within a step that begins or ends.
+type Unit struct {
+	ID      int    // within the step
+	Name    string // need not be unique
+	Done    int    // pieces of the step that have ended, this one among them if it has
+	Total   int
+	Ended   bool
+	Elapsed time.Duration // of this piece; 0 if it has not ended
+}
 
-// clearLine returns to the line's start and erases it.
-const clearLine = "\r\x1b[K"
+// plainEvery is how often a long step says in plain mode how far it is.
+const plainEvery = 10 * time.Second
 
 // Progress shows what a running command does. Its methods may be called from
 // several goroutines.
@@ -65,12 +49,14 @@ type Progress struct {
 
 	mu    sync.Mutex
 	start time.Time
-	step  string // empty: none is running
+	step  Step // Text is empty if none is running
 	since time.Time
-	count string // of the step's units: " 3/8"
-	unit  string // the one that was done last: " fs/exec.c"
-	open  bool   // a line without its newline stands on the terminal
+	units units
+	said  time.Time // plain: when a line last told of the step
+	drawn int       // columns of the line without its newline on the terminal
 	done  bool
+	// partial is the beginning of a line of another program (JSON).
+	partial string
 }
 
 // NewProgress shows progress on w. Close ends it.
@@ -104,9 +90,9 @@ func terminalWidth(f *os.File) int {
 	return fallbackWidth
 }
 
-// tick redraws the line every second, for its time.
+// tick redraws the line, for its times.
 func (p *Progress) tick() {
-	t := time.NewTicker(time.Second)
+	t := time.NewTicker(500 * time.Millisecond)
 	defer t.Stop()
 	for {
 		select {
@@ -120,38 +106,56 @@ func (p *Progress) tick() {
 	}
 }
 
-// Step begins a step, which ends the one before it.
-func (p *Progress) Step(text string) {
+// Step begins a step that has only a text.
+func (p *Progress) Step(text string) { p.Begin(Step{Text: text}) }
+
+// Begin begins a step, which ends the one before it.
+func (p *Progress) Begin(s Step) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.done {
 		return
 	}
 	p.finish()
-	p.step, p.since, p.count, p.unit = printable(text), p.now(), "", ""
-	p.draw()
-	if p.mode == Plain {
-		fmt.Fprintf(p.w, "[%5.1fs] %s\n", p.now().Sub(p.start).Seconds(), p.step)
-	}
-}
-
-// Unit counts work within the step.
-func (p *Progress) Unit(done, total int, name string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if total > 1 {
-		p.count, p.unit = fmt.Sprintf(" %d/%d", done, total), printable(" "+name)
+	s.Text = printable(s.Text)
+	p.step, p.since, p.units = s, p.now(), units{}
+	p.said = p.since
+	switch p.mode {
+	case Plain:
+		fmt.Fprintf(p.w, "[%5.1fs] %s\n", p.now().Sub(p.start).Seconds(), s.Text)
+	case JSON:
+		p.emit(stepMessage{p.head("step"), s.Name, s.Index, s.Total, s.Text})
 	}
 	p.draw()
 }
 
-// Note prints a line that stays.
-func (p *Progress) Note(text string) {
+// Unit tells of work within the step.
+func (p *Progress) Unit(u Unit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.clear()
-	fmt.Fprintf(p.w, "klpc: note: %s\n", strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n  "))
+	if p.done {
+		return
+	}
+	u.Name = printable(u.Name)
+	now := p.now()
+	p.units.take(u, now)
+	switch {
+	case p.mode == JSON:
+		p.emitUnit(u)
+	case p.mode == Plain && u.Ended && now.Sub(p.said) >= plainEvery && u.Done < u.Total:
+		p.said = now
+		fmt.Fprintf(p.w, "[%5.1fs] %s: %d/%d%s\n", now.Sub(p.start).Seconds(), cmp.Or(p.step.Name, p.step.Text), u.Done, u.Total, p.slowest(now))
+	}
 	p.draw()
+}
+
+// slowest names the unit that takes or took longest, and how long.
+func (p *Progress) slowest(now time.Time) string {
+	name, took := p.units.slowest(now)
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf(", slowest %s %.1fs", name, took.Seconds())
 }
 
 // Close ends the display; later calls show no more steps.
@@ -168,51 +172,36 @@ func (p *Progress) Close() {
 	}
 }
 
-// draw shows the running step on a terminal, in one line at most: a longer one
-// would wrap, and could not be erased. What changes stands first.
-func (p *Progress) draw() {
-	if p.mode != TTY || p.step == "" {
-		return
-	}
-	line := fmt.Sprintf("%6.0fs%s %s%s", p.now().Sub(p.since).Seconds(), p.count, p.step, p.unit)
-	fmt.Fprint(p.w, clearLine+truncate(line, p.width()-1))
-	p.open = true
-}
-
 // finish replaces the running step's line by its duration.
 func (p *Progress) finish() {
-	if p.mode == TTY && p.step != "" {
-		line := fmt.Sprintf("%6.1fs %s", p.now().Sub(p.since).Seconds(), p.step)
-		fmt.Fprint(p.w, clearLine+truncate(line, p.width()-1)+"\n")
+	if p.step.Text == "" {
+		return
 	}
-	p.open, p.step = false, ""
+	now := p.now()
+	switch p.mode {
+	case TTY:
+		line := fmt.Sprintf("%6.1fs %s%s", now.Sub(p.since).Seconds(), p.step.index(), p.step.Text)
+		width := p.width()
+		if slow := p.slowest(now); p.units.total > 1 && columns(line+slow) < width {
+			line += slow
+		}
+		p.clear()
+		fmt.Fprint(p.w, truncate(line, width-1)+"\n")
+	case JSON:
+		p.emit(endMessage{p.head("step-end"), p.step.Name, seconds(now.Sub(p.since))})
+	}
+	p.step = Step{}
 }
 
-func (p *Progress) clear() {
-	if p.open {
-		fmt.Fprint(p.w, clearLine)
-		p.open = false
-	}
-}
-
-// truncate shortens s to a number of columns, taking each rune for one.
-func truncate(s string, columns int) string {
-	r := []rune(s)
-	switch {
-	case len(r) <= columns:
-		return s
-	case columns < 1:
+// index is the place of a step, for people: "[4/7] ".
+func (s Step) index() string {
+	if s.Index == 0 {
 		return ""
 	}
-	return string(r[:columns-1]) + "…"
+	return fmt.Sprintf("[%d/%d] ", s.Index, s.Total)
 }
 
-// printable replaces what would move the cursor.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, s)
+// indent sets the further lines of a text off from the next message.
+func indent(text string) string {
+	return strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n  ")
 }

@@ -35,8 +35,9 @@ func (s *scripted) after(seconds float64) *scripted {
 func (s *scripted) play() string {
 	s.Step("apply")
 	s.after(1.25).Note("hunk 1 is off\nby 2 lines")
-	s.Step("compile 2 units")
-	s.after(2).Unit(1, 2, "kernel/fork.c")
+	s.Begin(Step{Name: "compile", Text: "compile 2 units", Index: 4, Total: 7})
+	s.Unit(Unit{ID: 0, Name: "kernel/fork.c", Done: 0, Total: 2})
+	s.after(2).Unit(Unit{ID: 0, Name: "kernel/fork.c", Done: 1, Total: 2, Ended: true, Elapsed: 2 * time.Second})
 	s.after(1).Close()
 	s.Close()
 	s.Step("too late")
@@ -57,9 +58,19 @@ func TestModes(t *testing.T) {
 			clearLine, "klpc: note: hunk 1 is off\n  by 2 lines\n",
 			clearLine, "     1s apply",
 			clearLine, "   1.2s apply\n",
-			clearLine, "     0s compile 2 units",
-			clearLine, "     2s 1/2 compile 2 units kernel/fork.c",
-			clearLine, "   3.0s compile 2 units\n",
+			clearLine, "     0s [4/7] compile 2 units",
+			clearLine, "     0s [4/7] compile 2 units [>              ] 0/2, slowest kernel/fork.c 0.0s",
+			clearLine, "     2s [4/7] compile 2 units [=======>       ] 1/2, slowest kernel/fork.c 2.0s",
+			clearLine, "   3.0s [4/7] compile 2 units, slowest kernel/fork.c 2.0s\n",
+		}},
+		{JSON, []string{
+			`{"event":"step","elapsed":0,"step":"","index":0,"total":0,"text":"apply"}` + "\n",
+			`{"event":"note","elapsed":1.25,"text":"hunk 1 is off\nby 2 lines"}` + "\n",
+			`{"event":"step-end","elapsed":1.25,"step":"","seconds":1.25}` + "\n",
+			`{"event":"step","elapsed":1.25,"step":"compile","index":4,"total":7,"text":"compile 2 units"}` + "\n",
+			`{"event":"unit-begin","elapsed":1.25,"step":"compile","unit":"kernel/fork.c","done":0,"total":2,"seconds":0}` + "\n",
+			`{"event":"unit","elapsed":3.25,"step":"compile","unit":"kernel/fork.c","done":1,"total":2,"seconds":2}` + "\n",
+			`{"event":"step-end","elapsed":4.25,"step":"compile","seconds":3}` + "\n",
 		}},
 	} {
 		t.Run(string(tt.mode), func(t *testing.T) {
@@ -74,7 +85,7 @@ func TestLinesNeverWrap(t *testing.T) {
 	for _, columns := range []int{1, 2, 10, 20, 40} {
 		s := script(TTY, columns)
 		s.Step("preprocess 1204 units that may read a changed header of the größte kind")
-		s.Unit(17, 1204, "drivers/gpu/drm/amd/display/dc/dml/dcn32/display_mode_vba_util_32.c")
+		s.Unit(Unit{Done: 17, Total: 1204, Ended: true, Name: "drivers/gpu/drm/amd/display/dc/dml/dcn32/display_mode_vba_util_32.c"})
 		s.Close()
 		for _, line := range strings.FieldsFunc(strings.ReplaceAll(s.out.String(), clearLine, "\n"), func(r rune) bool { return r == '\n' }) {
 			if n := len([]rune(line)); n >= columns {
@@ -138,7 +149,7 @@ func TestSetMode(t *testing.T) {
 	}
 	m := Auto
 	err := m.Set("loud")
-	if err == nil || err.Error() != "want one of auto, plain, tty, quiet" || m != Auto {
+	if err == nil || err.Error() != "want one of auto, plain, tty, quiet, json" || m != Auto {
 		t.Errorf("loud: %v, %v", m, err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/klpc/klpc/internal/run"
@@ -62,12 +63,16 @@ const (
 
 // Config is a machine to boot.
 type Config struct {
-	Kernel   string // path of a bzImage
-	Initrd   []byte // see Initramfs
-	Append   string // added to the kernel command line
-	Accel    Accel  // empty: Auto
-	MemoryMB int    // MiB; zero: 512
-	CPUs     int    // zero: 2
+	Kernel string // path of a bzImage
+	Initrd []byte // see Initramfs
+	Append string // added to the kernel command line
+	// Disks are paths of raw disk images: /dev/vda, /dev/vdb and so on, once the
+	// guest has virtio_pci and virtio_blk. What the guest has written and synced
+	// is there for the next boot.
+	Disks    []string
+	Accel    Accel // empty: Auto
+	MemoryMB int   // MiB; zero: 512
+	CPUs     int   // zero: 2
 	// Timeout is how long the guest may run; zero: without limit.
 	Timeout time.Duration
 	// Console, if set, receives what the guest prints on its console, ttyS0, as it comes.
@@ -117,8 +122,7 @@ func Boot(ctx context.Context, c Config) (*Result, error) {
 			first = KVM
 		}
 	}
-	limit := map[Accel]time.Duration{Auto: silenceAuto, KVM: silenceKVM}[c.Accel]
-	res, err := bootOnce(ctx, c, first, limit)
+	res, err := bootOnce(ctx, c, first, silenceLimit(c.Accel, first))
 	if c.Accel == Auto && first == KVM && err == nil && c.Port != nil && !res.Spoke {
 		err = &noLifeError{first, errors.New("the guest stopped before it said anything")}
 	}
@@ -132,6 +136,18 @@ func Boot(ctx context.Context, c Config) (*Result, error) {
 	}
 	res.Notes = notes
 	return res, nil
+}
+
+// silenceLimit is how long a guest on one accelerator may be silent, where asked
+// was asked for; zero: for ever. TCG on a busy host takes its time.
+func silenceLimit(asked, accel Accel) time.Duration {
+	switch {
+	case accel != KVM:
+		return 0
+	case asked == Auto:
+		return silenceAuto
+	}
+	return silenceKVM
 }
 
 func (c Config) withDefaults() Config {
@@ -269,7 +285,10 @@ func arguments(c Config, accel Accel, initrd, port string) []string {
 	// panic=-1: reboot at once, which -no-reboot turns into the end of QEMU.
 	// tsc=unstable: take the HPET's time instead. On a busy host Linux 6.12
 	// calibrates the translated TSC so wrongly that its clock ran 20 times too fast.
-	kernel := "console=ttyS0 panic=-1 tsc=unstable"
+	// no_timer_check: the kernel counts the ticks of a timer while it busily
+	// loops; on a busy host none comes in time, and it panics ("IO-APIC + timer
+	// doesn't work!"). On KVM it does not check either.
+	kernel := "console=ttyS0 panic=-1 tsc=unstable no_timer_check"
 	// One thread for all processors: with one each, a processor may run into the
 	// int3 that another has just put in and taken out of the code again
 	// (text_poke_bp, at the start of a transition on 6.12), and the kernel panics.
@@ -281,7 +300,7 @@ func arguments(c Config, accel Accel, initrd, port string) []string {
 	if c.Append != "" {
 		kernel += " " + c.Append
 	}
-	return []string{c.QEMU,
+	args := []string{c.QEMU,
 		"-accel", emulator, "-cpu", cpu,
 		"-m", fmt.Sprint(c.MemoryMB), "-smp", fmt.Sprint(c.CPUs),
 		"-kernel", c.Kernel, "-initrd", initrd,
@@ -290,4 +309,9 @@ func arguments(c Config, accel Accel, initrd, port string) []string {
 		"-serial", "stdio",
 		"-chardev", "file,id=port,path=" + port, "-serial", "chardev:port",
 	}
+	for _, d := range c.Disks {
+		// A comma in a path is doubled, see "-drive" in qemu-system-x86_64(1).
+		args = append(args, "-drive", "if=virtio,format=raw,file="+strings.ReplaceAll(d, ",", ",,"))
+	}
+	return args
 }

@@ -168,6 +168,22 @@ func TestBootAuto(t *testing.T) {
 	}
 }
 
+func TestSilenceLimit(t *testing.T) {
+	for _, tt := range []struct {
+		asked, accel Accel
+		want         time.Duration
+	}{
+		{Auto, KVM, silenceAuto},
+		{KVM, KVM, silenceKVM},
+		{Auto, TCG, 0}, // KVM could not even be tried
+		{TCG, TCG, 0},
+	} {
+		if got := silenceLimit(tt.asked, tt.accel); got != tt.want {
+			t.Errorf("%s asked for, %s: got %v, want %v", tt.asked, tt.accel, got, tt.want)
+		}
+	}
+}
+
 func TestBootRefuses(t *testing.T) {
 	c := Config{QEMU: "no-such-qemu", Kernel: "no-such-kernel", Accel: "fast"}
 	_, err := Boot(t.Context(), c)
@@ -192,7 +208,7 @@ func TestArguments(t *testing.T) {
 		want  string
 	}{
 		{TCG, "qemu-system-x86_64 -accel tcg,thread=single -cpu max,la57=off -m 512 -smp 2 -kernel bzImage -initrd I " +
-			"-append console=ttyS0 panic=-1 tsc=unstable loglevel=7 -nodefaults -display none -monitor none " +
+			"-append console=ttyS0 panic=-1 tsc=unstable no_timer_check loglevel=7 -nodefaults -display none -monitor none " +
 			"-no-reboot -serial stdio -chardev file,id=port,path=P -serial chardev:port"},
 		{KVM, "qemu-system-x86_64 -accel kvm -cpu host -m 512 -smp 2 -kernel bzImage -initrd I " +
 			"-append console=ttyS0 panic=-1 loglevel=7 -nodefaults -display none -monitor none " +
@@ -204,6 +220,15 @@ func TestArguments(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+func TestArgumentsDisks(t *testing.T) {
+	c := Config{Kernel: "bzImage", Disks: []string{"/tmp/a.img", "/tmp/b,c.img"}}.withDefaults()
+	got := arguments(c, TCG, "I", "P")
+	want := []string{"-drive", "if=virtio,format=raw,file=/tmp/a.img", "-drive", "if=virtio,format=raw,file=/tmp/b,,c.img"}
+	if d := cmp.Diff(want, got[len(got)-len(want):]); d != "" {
+		t.Error(d)
 	}
 }
 

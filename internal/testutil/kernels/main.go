@@ -39,7 +39,7 @@ func run(ctx context.Context) error {
 	var trees, boots []string
 	for _, r := range releases {
 		k, err := pipeline.OpenKernel(ctx, pipeline.KernelOptions{Kernel: "debian:" + r, Cache: cache},
-			pipeline.Events{Step: func(s string) { fmt.Fprintln(os.Stderr, r+": "+s) }})
+			pipeline.Events{Step: func(s pipeline.StepEvent) { fmt.Fprintln(os.Stderr, r+": "+s.Text) }})
 		if err != nil {
 			return err
 		}
