@@ -21,6 +21,7 @@ import (
 // touched is one file of the tree that the patches change.
 type touched struct {
 	path    string
+	old     []byte  // nil: new
 	content *[]byte // nil: removed
 	edits   []diff.Edit
 	pinned  []byte // content with line numbers pinned; equal to content where that changes nothing
@@ -206,7 +207,7 @@ func collectTouched(source string, tree overlay, last map[string]*diff.Applied) 
 	for name, content := range tree.files {
 		t := touched{path: name, content: content}
 		old, err := fs.ReadFile(tree.base, name)
-		t.isNew = errors.Is(err, fs.ErrNotExist)
+		t.old, t.isNew = old, errors.Is(err, fs.ErrNotExist)
 		if err != nil && !t.isNew {
 			return nil, fmt.Errorf("read %s: %w", filepath.Join(source, name), err)
 		}

@@ -16,6 +16,7 @@ type Report struct {
 	Objects  []ReportObject        `json:"objects"`
 	Problems []elfdiff.JSONProblem `json:"problems"`
 	Notes    []string              `json:"notes,omitempty"`
+	Layout   []ReportLayout        `json:"layout,omitempty"`    // types that the patch changes
 	NoEffect []string              `json:"no_effect,omitempty"` // files of the patch that never reach this kernel
 	// Readers is how many units may read a changed header, Preprocessed how
 	// many of them do see the change.

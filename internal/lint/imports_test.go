@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 	"livepatch":                 {"inspect", "target"},
 	"livetest":                  {"elfobj", "internal/vm", "target"},
 	"locate":                    {"elfdiff", "elfobj", "internal/arch", "target"},
-	"pipeline":                  {"cache", "codegen", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "target"},
+	"pipeline":                  {"cache", "codegen", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "target", "typediff"},
 	"store":                     {"inspect"},
 	"survey":                    {"codegen", "diff", "elfdiff", "internal/run", "internal/vm", "kbuild", "livetest", "pipeline"},
 	"target":                    {"elfobj"},
