@@ -61,6 +61,7 @@ func (s *session) find(missing bool) (*Patch, error) {
 	p := state.Find(s.result.Name)
 	switch {
 	case p != nil:
+		s.result.Name = p.Name
 		return p, nil
 	case state.HasModule(s.result.Name):
 		return nil, fmt.Errorf("%s is a module, but no livepatch: %w", s.result.Name, ErrNotLoaded)
@@ -100,8 +101,11 @@ func (s *session) toDisabled(ctx context.Context, p *Patch) (*Result, error) {
 	if s.opts.ForceAfter > 0 {
 		limit = max(limit, s.opts.ForceAfter+backLimit)
 	}
+	if limit == 0 {
+		return s.finish(Done, nil) // the state says that it is not complete
+	}
 	var e end
-	detail := fmt.Sprintf("the transition of %s, at most %v, then %s", p.Name, limit, s.policy(started, "reverse it, so that it stays enabled"))
+	detail := fmt.Sprintf("the transition of %s, at most %s, then %s", p.Name, short(limit), s.policy(started, "reverse it, so that it stays enabled"))
 	err = s.step(ActionWait, detail, func() (err error) {
 		e, err = s.follow(ctx, p.Name, false, limit, s.opts.ForceAfter)
 		return err
@@ -114,7 +118,7 @@ func (s *session) toDisabled(ctx context.Context, p *Patch) (*Result, error) {
 	case e == turned:
 		return s.finish(Failed, fmt.Errorf("%s: the transition was turned round by somebody else; it is now %s", p.Name, s.now()))
 	}
-	why := fmt.Sprintf("not complete after %v", limit)
+	why := fmt.Sprintf("not complete after %s", short(limit))
 	if e == interrupted {
 		why = "interrupted"
 	}
@@ -157,7 +161,7 @@ func Enable(ctx context.Context, sys System, name string, o Options) (*Result, e
 // toEnabled follows the transition of a livepatch that is loaded already.
 func (s *session) toEnabled(ctx context.Context, name string, started bool) (*Result, error) {
 	var e end
-	detail := fmt.Sprintf("the transition of %s, at most %v, then %s", name, s.opts.Wait, s.policy(started, "reverse it"))
+	detail := fmt.Sprintf("the transition of %s, at most %s, then %s", name, short(s.opts.Wait), s.policy(started, "reverse it"))
 	err := s.step(ActionWait, detail, func() (err error) {
 		e, err = s.follow(ctx, name, true, s.opts.Wait, 0)
 		return err
@@ -188,7 +192,7 @@ func Reverse(ctx context.Context, sys System, name string, o Options) (*Result, 
 		return s.finish(Failed, err)
 	}
 	var e end
-	detail := fmt.Sprintf("the transition of %s back to %s, at most %v, then leave it as it is", p.Name, phase(back, false), s.opts.Wait)
+	detail := fmt.Sprintf("the transition of %s back to %s, at most %s, then leave it as it is", p.Name, phase(back, false), short(s.opts.Wait))
 	err = s.step(ActionWait, detail, func() (err error) {
 		e, err = s.follow(ctx, p.Name, back, s.opts.Wait, 0)
 		return err
@@ -219,7 +223,7 @@ func Force(ctx context.Context, sys System, name string, o Options) (*Result, er
 		return s.finish(Failed, fmt.Errorf("force %s: %w", p.Name, err))
 	}
 	var e end
-	detail := fmt.Sprintf("the transition of %s, at most %v", p.Name, s.opts.Wait)
+	detail := fmt.Sprintf("the transition of %s, at most %s", p.Name, short(s.opts.Wait))
 	err = s.step(ActionWait, detail, func() (err error) {
 		e, err = s.follow(ctx, p.Name, p.Enabled, s.opts.Wait, 0)
 		return err

@@ -27,6 +27,9 @@ func Load(ctx context.Context, sys System, m *Module, o Options) (*Result, error
 		return s.finish(Failed, err)
 	}
 	s.result.Checks = Check(s.root, state, m, o.AllowDrop)
+	if o.Events.Checked != nil {
+		o.Events.Checked(s.result.Checks)
+	}
 	if err := refusal(m.Name, s.result.Checks); err != nil {
 		return s.finish(Failed, err)
 	}
@@ -76,7 +79,7 @@ func (s *session) insert(ctx context.Context, state *State, m *Module, stale boo
 	}
 	deadline := time.Now().Add(s.opts.Wait)
 	if other := state.InTransition(); other != nil {
-		detail := fmt.Sprintf("the transition of %s (%s), at most %v", other.Name, other.Phase, s.opts.Wait)
+		detail := fmt.Sprintf("the transition of %s (%s), at most %s", other.Name, other.Phase, short(s.opts.Wait))
 		if err := s.step(ActionWait, detail, func() error { return s.awaitOther(ctx, other) }); err != nil {
 			return err
 		}
@@ -110,7 +113,7 @@ func (s *session) awaitOther(ctx context.Context, other *Patch) error {
 		return fmt.Errorf("interrupted while waiting for the transition of %s: %w", other.Name, ErrRefused)
 	case e == tooLong:
 		s.result.Blocking = s.blocking(other.Name)
-		return fmt.Errorf("the transition of %s is not complete after %v, and the kernel does one at a time: %w", other.Name, s.opts.Wait, ErrRefused)
+		return fmt.Errorf("the transition of %s is not complete after %s, and the kernel does one at a time: %w", other.Name, short(s.opts.Wait), ErrRefused)
 	}
 	return nil
 }
@@ -122,8 +125,11 @@ func (s *session) complete(ctx context.Context, before *State, name string, star
 		// What was forced still takes a moment to complete.
 		limit = max(limit, s.opts.ForceAfter+backLimit)
 	}
+	if limit == 0 {
+		return s.finish(Done, nil) // the state says whether it is complete
+	}
 	var e end
-	detail := fmt.Sprintf("the transition of %s, at most %v, then %s", name, limit, s.policy(started, "reverse it and unload it"))
+	detail := fmt.Sprintf("the transition of %s, at most %s, then %s", name, short(limit), s.policy(started, "reverse it and unload it"))
 	err := s.step(ActionWait, detail, func() (err error) {
 		e, err = s.follow(ctx, name, true, limit, s.opts.ForceAfter)
 		return err
@@ -139,7 +145,7 @@ func (s *session) complete(ctx context.Context, before *State, name string, star
 	case e == turned:
 		return s.finish(Failed, fmt.Errorf("%s: the transition was turned round by somebody else; it is now %s", name, s.now()))
 	}
-	why := fmt.Sprintf("not complete after %v", limit)
+	why := fmt.Sprintf("not complete after %s", short(limit))
 	if e == interrupted {
 		why = "interrupted"
 	}
@@ -160,7 +166,7 @@ func (s *session) complete(ctx context.Context, before *State, name string, star
 func (s *session) policy(started bool, back string) string {
 	switch {
 	case s.opts.ForceAfter > 0:
-		return fmt.Sprintf("(after %v) force it", s.opts.ForceAfter)
+		return fmt.Sprintf("(after %s) force it", short(s.opts.ForceAfter))
 	case s.opts.Leave, !started:
 		return "leave it as it is"
 	}

@@ -43,7 +43,7 @@ func Lock(ctx context.Context, path, what string, limit time.Duration, waiting f
 		}
 		if !time.Now().Before(deadline) {
 			defer f.Close()
-			return nil, fmt.Errorf("%s is held by %s, for longer than %v: wait for it to end, or end it, and try again", path, holder(f), limit)
+			return nil, fmt.Errorf("%s is held by %s, for longer than %s: wait for it to end, or end it, and try again", path, holder(f), short(limit))
 		}
 		if err := sleep(ctx, lockPoll); err != nil {
 			f.Close()

@@ -32,11 +32,10 @@ func Canonical(name string) string { return strings.ReplaceAll(name, "-", "_") }
 // such as os.DirFS("/"). It fails only if there is no kernel to read from.
 func Read(root fs.FS) (*State, error) {
 	r := reader{root: root, state: &State{Patches: []Patch{}, Order: OrderUnknown, Unreadable: []string{}}}
-	release, err := fs.ReadFile(root, procRelease)
-	if err != nil {
-		return nil, fmt.Errorf("which kernel runs here? %w (is /proc mounted?)", err)
+	var err error
+	if r.state.Release, err = Release(root); err != nil {
+		return nil, err
 	}
-	r.state.Release = strings.TrimSpace(string(release))
 	r.modules()
 	names := r.folders(sysLivepatch)
 	if _, err := fs.Stat(root, sysLivepatch); err == nil {
@@ -52,6 +51,15 @@ func Read(root fs.FS) (*State, error) {
 	slices.Sort(r.state.Unreadable)
 	r.state.Unreadable = slices.Compact(r.state.Unreadable)
 	return r.state, nil
+}
+
+// Release is what uname -r says.
+func Release(root fs.FS) (string, error) {
+	release, err := fs.ReadFile(root, procRelease)
+	if err != nil {
+		return "", fmt.Errorf("which kernel runs here? %w (is /proc mounted?)", err)
+	}
+	return strings.TrimSpace(string(release)), nil
 }
 
 type reader struct {

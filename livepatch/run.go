@@ -21,7 +21,8 @@ import (
 
 // Options say how transitions are followed.
 type Options struct {
-	// Wait is how long a transition may take.
+	// Wait is how long a transition may take; zero: it is not followed, but left
+	// to the kernel.
 	Wait time.Duration
 	// ForceAfter is after how long it is forced; zero: never.
 	ForceAfter time.Duration
@@ -38,6 +39,7 @@ type Options struct {
 
 // Events are called as things happen; each may be nil.
 type Events struct {
+	Checked func([]Finding)      // before anything is done
 	Step    func(Step)           // a step begins, or would
 	Tasks   func(string, Tasks)  // how far a livepatch's transition is
 	Blocked func(string, []Task) // tasks that a transition has been waiting for
@@ -87,6 +89,20 @@ type Result struct {
 	Error    string    `json:"error,omitempty"`
 }
 
+// Failure is the result for a livepatch of which not even the file can be read.
+func Failure(name string, err error) *Result {
+	r := newResult(name)
+	r.Error = err.Error()
+	return r
+}
+
+func newResult(name string) *Result {
+	return &Result{
+		Name: Canonical(name), Outcome: Failed, State: NotLoaded,
+		Checks: []Finding{}, Steps: []Step{}, Replaced: []string{}, Blocking: []Task{},
+	}
+}
+
 // NotLoaded is the state of a livepatch of which nothing is loaded.
 const NotLoaded = "not loaded"
 
@@ -116,10 +132,7 @@ type session struct {
 }
 
 func newSession(sys System, name string, o Options) *session {
-	return &session{sys: sys, root: sys.FS(), opts: o, result: &Result{
-		Name: Canonical(name), Outcome: Failed, State: NotLoaded,
-		Checks: []Finding{}, Steps: []Step{}, Replaced: []string{}, Blocking: []Task{},
-	}}
+	return &session{sys: sys, root: sys.FS(), opts: o, result: newResult(name)}
 }
 
 // step names a step and does it, unless this is a dry run.
@@ -204,7 +217,7 @@ func (s *session) follow(ctx context.Context, name string, enabled bool, limit, 
 		elapsed := time.Since(start)
 		if forceAfter > 0 && elapsed >= forceAfter && !forced && f.transition {
 			forced = true
-			s.note("%s: not complete after %v: it is forced", name, forceAfter)
+			s.note("%s: not complete after %s: it is forced", name, short(forceAfter))
 			if err := s.force(name); err != nil {
 				return tooLong, err
 			}

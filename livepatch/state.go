@@ -1,6 +1,9 @@
 package livepatch
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // State is what the running kernel says of its livepatches. It is immutable.
 type State struct {
@@ -62,6 +65,8 @@ type Patch struct {
 	// Tasks tells how far the transition is; nil: there is none.
 	Tasks   *Tasks   `json:"tasks"`
 	Objects []Object `json:"objects"` // vmlinux first, then by name
+	// Blocking are the tasks that the transition waits for, see Explain.
+	Blocking []Task `json:"blocking,omitempty"`
 	// Module is what /sys/module says of it.
 	Module Loaded `json:"module"`
 }
@@ -103,14 +108,21 @@ func (t Tasks) Left() int { return t.Total - t.Switched - t.Unknown }
 // vmlinux is what the kernel itself is called among objects.
 const vmlinux = "vmlinux"
 
-// Find returns the livepatch of a name; '-' and '_' are equal. nil: it is not loaded.
+// Find returns the livepatch that a user means: its name, with or without
+// "livepatch_" in front, or that of its file; '-' and '_' are equal. nil: it is
+// not loaded.
 func (s *State) Find(name string) *Patch {
-	i := slices.IndexFunc(s.Patches, func(p Patch) bool { return p.Name == Canonical(name) })
-	if i < 0 {
-		return nil
+	name = Canonical(strings.TrimSuffix(name, ".ko"))
+	for _, full := range []string{name, namePrefix + name} {
+		if i := slices.IndexFunc(s.Patches, func(p Patch) bool { return p.Name == full }); i >= 0 {
+			return &s.Patches[i]
+		}
 	}
-	return &s.Patches[i]
+	return nil
 }
+
+// namePrefix is what the names of klpc's modules begin with.
+const namePrefix = "livepatch_"
 
 // InTransition returns the livepatch that is in transition, of which there is
 // one at most, or nil.

@@ -95,6 +95,13 @@ func (r *reader) tasks(enabled bool) *Tasks {
 	return &t
 }
 
+// Explain adds, to the livepatch that is in transition, the tasks that it waits for.
+func Explain(root fs.FS, state *State) {
+	if p := state.InTransition(); p != nil {
+		p.Blocking = ReadBlocking(root, state, p)
+	}
+}
+
 // ReadBlocking returns the tasks that have not switched in the transition of p,
 // in the order of their numbers, with their stacks.
 func ReadBlocking(root fs.FS, state *State, p *Patch) []Task {

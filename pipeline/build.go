@@ -109,14 +109,16 @@ type builder struct {
 	identity identity
 	sel      *selection // select
 	shadow   *kbuild.Shadow
+	place    *place // of the shadow, if that is not in the work folder
 	// problems are those of whole files; the rest of the patch is looked at
 	// all the same, so that all problems come out together.
 	problems []elfdiff.Problem
-	units    []kbuild.Unit // preprocess
-	gate     bool          // compile: the patch may change types
-	pairs    []pair        // compile, compare
-	planned  *codegen.Plan // plan
-	module   []byte        // link
+	units    []kbuild.Unit  // preprocess
+	gate     bool           // compile: the patch may change types
+	pairs    []pair         // compile, compare
+	target   codegen.Target // plan
+	planned  *codegen.Plan
+	module   []byte // link
 
 	mu sync.Mutex // events
 }
@@ -127,11 +129,11 @@ var moduleName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,55}$`)
 // Build makes a livepatch module from patches. The report is never nil if the
 // error is ErrNothing or ErrUnpatchable. Nothing is written unless err is nil.
 func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err error) {
-	if o.Jobs <= 0 {
-		o.Jobs = runtime.NumCPU()
-	}
-	b := &builder{o: o, kernel: k, report: &Report{Kernel: k.Release}}
 	from, err := stepIndex(o.From)
+	if err != nil {
+		return nil, err
+	}
+	b, err := newBuilder(k, o)
 	if err != nil {
 		return nil, err
 	}
@@ -141,13 +143,10 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 	if err := checkWritable(b.o.Output); err != nil {
 		return nil, err
 	}
-	if b.o.Launcher, err = findLauncher(o.Launcher); err != nil {
-		return nil, err
-	}
 	if b.work, err = openWork(k, o, from); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, b.work.close()) }()
+	defer func() { err = errors.Join(err, b.close()) }()
 	b.cache = newCompileCache(k, o.Cache, o.CacheSize, b.work.keep, b.note)
 	err = b.runSteps(ctx, from)
 	if err == nil {
@@ -155,6 +154,24 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 	}
 	b.sayKept(err)
 	return b.report, err
+}
+
+func (b *builder) close() error {
+	err := b.work.close()
+	if b.place != nil {
+		err = errors.Join(err, b.place.close())
+	}
+	return err
+}
+
+// newBuilder settles the options that do not depend on the patches.
+func newBuilder(k *Kernel, o BuildOptions) (*builder, error) {
+	if o.Jobs <= 0 {
+		o.Jobs = runtime.NumCPU()
+	}
+	var err error
+	o.Launcher, err = findLauncher(o.Launcher)
+	return &builder{o: o, kernel: k, report: &Report{Kernel: k.Release}}, err
 }
 
 // writeModule ends a build that has a module.
@@ -276,7 +293,7 @@ func (b *builder) makeShadow() error {
 	}
 	b.addHelpers(files)
 	var err error
-	b.shadow, err = kbuild.NewShadow(b.kernel.Tree, filepath.Join(b.work.dir, "src"), files)
+	b.shadow, err = kbuild.NewShadow(b.kernel.Tree, b.shadowDir(), files)
 	return err
 }
 
@@ -327,34 +344,6 @@ func (b *builder) addHelpers(files map[string]*[]byte) {
 		text := kmodtmpl.Helpers()
 		files[kmodtmpl.HelpersPath] = &text
 	}
-}
-
-// decideCandidates keeps the units whose preprocessed text changes.
-func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit) ([]kbuild.Unit, error) {
-	if len(candidates) == 0 {
-		return nil, nil
-	}
-	b.step(fmt.Sprintf("preprocess %d units that may read a changed header", len(candidates)))
-	sees := make([]bool, len(candidates))
-	err := b.each(ctx, sourcesOf(candidates), func(ctx context.Context, i int) error {
-		var err error
-		if candidates[i].Special() == "" {
-			sees[i], err = b.seesChange(ctx, candidates[i])
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	b.report.Readers = len(candidates)
-	var out []kbuild.Unit
-	for i, u := range candidates {
-		if sees[i] {
-			out = append(out, u)
-		}
-	}
-	b.report.Preprocessed = len(out)
-	return out, nil
 }
 
 // each runs work for each of the named pieces in parallel and reports each. Of
@@ -468,7 +457,7 @@ func (b *builder) compile(ctx context.Context) error {
 		job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.o"), Extra: b.compileFlags(p.unit), Launcher: b.o.Launcher}
 		data, err := b.object(ctx, job)
 		if err != nil {
-			return &OriginalError{err}
+			return err
 		}
 		p.orig, err = parseObject(job.Out, data)
 		return err
@@ -477,7 +466,7 @@ func (b *builder) compile(ctx context.Context) error {
 
 func (b *builder) compilePatched(ctx context.Context, p *pair) error {
 	u := b.sel.after(p.unit)
-	job := kbuild.CompileJob{Unit: u, Out: b.tempName(p.unit, "patched.o"), Extra: b.compileFlags(u), Launcher: b.o.Launcher, Shadow: b.shadow}
+	job := kbuild.CompileJob{Unit: u, Out: b.tempName(p.unit, "patched.o"), Extra: b.compileFlags(u), Launcher: b.o.Launcher, Env: b.launcherEnv(), Shadow: b.shadow}
 	data, err := b.object(ctx, job)
 	var ce *kbuild.CompileError
 	if errors.As(err, &ce) {
@@ -504,6 +493,9 @@ func (b *builder) object(ctx context.Context, job kbuild.CompileJob) ([]byte, er
 	}
 	started := time.Now()
 	data, deps, err := b.cache.object(ctx, job)
+	if err != nil && job.Shadow == nil {
+		err = &OriginalError{err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -616,6 +608,7 @@ func (b *builder) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.target = t
 	plan, err := codegen.Decide(units, t)
 	if err != nil {
 		return err
@@ -686,6 +679,11 @@ func (b *builder) link(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	source, err := b.source(ctx)
+	if err != nil {
+		return err
+	}
+	ko.Sections = append(ko.Sections, sourceSection(source))
 	b.module, err = plan.Finalize(ko)
 	return err
 }

@@ -46,6 +46,7 @@ func buildSteps() []step {
 		{name: "plan", does: "read the kernel's symbols and decide what goes into the module", run: (*builder).plan},
 		{name: "link", does: "link the module with the kernel's own Kbuild, and finish it", run: (*builder).link,
 			save: func(b *builder) any { return b.module }, restore: (*builder).restoreLink},
+		{name: "verify", does: "prove that the module is right", run: (*builder).verify},
 	}
 }
 

@@ -174,6 +174,8 @@ be livepatched. Nothing is written on 1 to 4.`,
 		newRestore(a, runRestore), newMark(a, runMark),
 		newInstallService(a, runInstallService), newUninstallService(a, runUninstallService),
 		newSign(a, runSign),
+		newLoad(a, runLoad), newUnload(a, runUnload), newDisable(a, runDisable), newEnable(a, runEnable),
+		newReverse(a, runReverse), newForce(a, runForce), newStatus(a, runStatus), newList(a),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -32,7 +32,11 @@ var allowed = map[string][]string{
 	"livepatch":                 {"inspect", "target"},
 	"livetest":                  {"elfobj", "internal/vm", "target"},
 	"locate":                    {"elfdiff", "elfobj", "internal/arch", "target"},
+<<<<<<< HEAD
 	"pipeline":                  {"cache", "codegen", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "target", "typediff"},
+=======
+	"pipeline":                  {"cache", "codegen", "cpptext", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "target"},
+>>>>>>> main
 	"store":                     {"inspect"},
 	"survey":                    {"codegen", "diff", "elfdiff", "internal/run", "internal/vm", "kbuild", "livetest", "pipeline"},
 	"target":                    {"elfobj"},
