@@ -619,6 +619,7 @@ func (b *builder) plan(ctx context.Context) error {
 	}
 	plan.Problems = append(plan.Problems, b.problems...)
 	elfdiff.SortProblems(plan.Problems)
+	b.findRisks()
 	b.report.fill(plan, b.files)
 	switch {
 	case len(plan.Problems) > 0:

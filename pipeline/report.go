@@ -5,6 +5,7 @@ import (
 
 	"github.com/klpc/klpc/codegen"
 	"github.com/klpc/klpc/elfdiff"
+	"github.com/klpc/klpc/risk"
 	"github.com/klpc/klpc/verify"
 )
 
@@ -18,6 +19,7 @@ type Report struct {
 	Problems []elfdiff.JSONProblem `json:"problems"`
 	Notes    []string              `json:"notes,omitempty"`
 	Layout   []ReportLayout        `json:"layout,omitempty"`    // types that the patch changes
+	Risks    []risk.Risk           `json:"risks"`               // to think about; also among Notes
 	NoEffect []string              `json:"no_effect,omitempty"` // files of the patch that never reach this kernel
 	// Readers is nil unless the patch changes files that others include.
 	Readers *Readers `json:"readers,omitempty"`

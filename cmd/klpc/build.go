@@ -16,6 +16,7 @@ import (
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/internal/ui"
 	"github.com/klpc/klpc/pipeline"
+	"github.com/klpc/klpc/risk"
 )
 
 // buildOptions are the flags of klpc build.
@@ -222,6 +223,9 @@ func withLists(r *pipeline.Report) *pipeline.Report {
 	}
 	if c.Problems == nil {
 		c.Problems = []elfdiff.JSONProblem{}
+	}
+	if c.Risks == nil {
+		c.Risks = []risk.Risk{}
 	}
 	return &c
 }

@@ -131,7 +131,9 @@ func transitionEvents(p *ui.Progress, dryRun bool) livepatch.Events {
 				p.Step(s.String())
 			}
 		},
-		Tasks: func(_ string, t livepatch.Tasks) { p.Unit(ui.Unit{ID: t.Switched, Name: "tasks have switched", Done: t.Switched, Total: t.Total, Ended: true}) },
+		Tasks: func(_ string, t livepatch.Tasks) {
+			p.Unit(ui.Unit{ID: t.Switched, Name: "tasks have switched", Done: t.Switched, Total: t.Total, Ended: true})
+		},
 		Blocked: func(name string, tasks []livepatch.Task) {
 			p.Note(fmt.Sprintf("the transition of %s waits for\n%s", name, livepatch.TasksText(tasks)))
 		},
