@@ -142,7 +142,8 @@ func (b *builder) fieldOfMacro(name string, oneBit bool) (field string, function
 			regexp.MustCompile(`\b`+word+`\b\s*[&|][^;]*(?:->|\.)\s*(\w+)`),
 			regexp.MustCompile(`(?:->|\.)\s*(\w+)\s*=[^=;]*\b`+word+`\b`))
 	}
-	for _, p := range b.pairs {
+	for i := range b.pairs {
+		p := &b.pairs[i]
 		if p.diff.Verdict == elfdiff.Unchanged {
 			continue
 		}

@@ -144,9 +144,9 @@ func debugFlags(u kbuild.Unit) []string {
 	return out
 }
 
-// compareTypes compares the types of a unit.
+// compareTypes compares the types of a unit whose code changes.
 func (b *builder) compareTypes(p *pair) {
-	if !b.gate || b.sel.fresh[p.unit.Object] || p.diff.Verdict == elfdiff.Unchanged {
+	if !b.gated || b.sel.fresh[p.unit.Object] {
 		return
 	}
 	orig, err := typediff.Read(p.orig)
@@ -174,7 +174,7 @@ func (b *builder) compareTypes(p *pair) {
 func (b *builder) judgeLayout() []elfdiff.Problem {
 	var problems []elfdiff.Problem
 	layouts := b.mergeTypes()
-	if b.gate {
+	if b.gated {
 		layouts = append(layouts, b.changedBits()...)
 	}
 	used := map[string]bool{}
@@ -190,7 +190,8 @@ func (b *builder) judgeLayout() []elfdiff.Problem {
 		}
 		switch l.Verdict {
 		case LayoutRefused:
-			problems = append(problems, elfdiff.Problem{Kind: LayoutChanged, At: elfobj.Pos{Object: l.File, Symbol: l.Type}, Detail: l.detail(), Hint: l.hint()})
+			problems = append(problems, elfdiff.Problem{Kind: LayoutChanged, At: elfobj.Pos{Object: l.File, Symbol: l.Type},
+				Source: l.source(), Detail: l.detail(), Hint: l.hint()})
 		case LayoutAllowed:
 			b.report.Notes = append(b.report.Notes, fmt.Sprintf("%s: the change of %s is allowed by --allow-layout-change: %s", l.File, l.Type, l.detail()))
 		case LayoutHarmless:
@@ -199,7 +200,8 @@ func (b *builder) judgeLayout() []elfdiff.Problem {
 			b.report.Notes = append(b.report.Notes, fmt.Sprintf("%s: %s changes; it exists only while functions of %s run: %s", l.File, l.Type, l.File, l.detail()))
 		}
 	}
-	for _, p := range b.pairs {
+	for i := range b.pairs {
+		p := &b.pairs[i]
 		for _, pr := range p.typeProblems {
 			if b.allows("all", used) {
 				b.report.Notes = append(b.report.Notes, pr.At.Object+": "+pr.Detail+"; allowed by --allow-layout-change all")
@@ -215,6 +217,16 @@ func (b *builder) judgeLayout() []elfdiff.Problem {
 	}
 	b.report.Layout = layouts
 	return append(problems, b.versionProblems(layouts)...)
+}
+
+// source is the first line of the type that changes; nil if it is not known.
+func (l *ReportLayout) source() *elfdiff.Line {
+	for _, c := range l.Changes {
+		if c.Text != "" {
+			return &elfdiff.Line{File: l.File, Line: c.Line, Text: c.Text}
+		}
+	}
+	return nil
 }
 
 // allows tells whether the author accepts the change of a type, named with its
@@ -235,7 +247,8 @@ func (b *builder) allows(name string, used map[string]bool) bool {
 // these have been decided about.
 func (b *builder) versionProblems(layouts []ReportLayout) []elfdiff.Problem {
 	var out []elfdiff.Problem
-	for _, p := range b.pairs {
+	for i := range b.pairs {
+		p := &b.pairs[i]
 		settled := len(p.types) > 0
 		for _, t := range p.types {
 			i := slices.IndexFunc(layouts, func(l ReportLayout) bool { return l.Type == t.Name && l.File == b.treeName(t.File) })
@@ -267,7 +280,8 @@ func (b *builder) treeName(file string) string {
 func (b *builder) mergeTypes() []ReportLayout {
 	var out []ReportLayout
 	at := map[string]int{}
-	for _, p := range b.pairs {
+	for i := range b.pairs {
+		p := &b.pairs[i]
 		source := b.sel.after(p.unit).Source
 		for _, t := range p.types {
 			l := b.newLayout(t)
@@ -357,16 +371,16 @@ func (b *builder) newLayout(t typediff.TypeChange) ReportLayout {
 			fc.New = newPlace(c.New)
 		}
 		if f != nil {
-			fc.Line, fc.Text = quote(f, c)
+			fc.Line, fc.Text = fieldLine(f, c)
 		}
 		l.Changes = append(l.Changes, fc)
 	}
 	return l
 }
 
-// quote finds the source line of a changed field: the debug information counts
+// fieldLine finds the source line of a changed field: the debug information counts
 // pinned lines, so the text is looked at.
-func quote(f *touched, c typediff.Change) (line int, text string) {
+func fieldLine(f *touched, c typediff.Change) (line int, text string) {
 	name := c.Field[strings.LastIndexAny(c.Field, ".]")+1:]
 	if name == "" {
 		return 0, ""

@@ -21,8 +21,8 @@ import (
 // touched is one file of the tree that the patches change.
 type touched struct {
 	path    string
-	old     []byte  // nil: new
 	content *[]byte // nil: removed
+	old     []byte  // what it was; nil if new
 	edits   []diff.Edit
 	pinned  []byte // content with line numbers pinned; equal to content where that changes nothing
 	isNew   bool

@@ -84,7 +84,7 @@ func (b *builder) travels(name string) bool {
 				return true
 			}
 		}
-		stays = stays || p.diff.Verdict != elfdiff.Unchanged &&
+		stays = stays || p.patched != nil && p.diff.Patched != nil &&
 			slices.ContainsFunc(p.diff.Patched.Pieces, func(q *elfdiff.Piece) bool { return q.Func && q.Sym != nil && ofSource(q.Sym.Name, name) })
 	}
 	return !stays
@@ -99,17 +99,17 @@ func ofSource(symbol, name string) bool {
 // loops knows which functions tasks may never leave.
 type loops struct {
 	b     *builder
-	texts map[string]*sourceText
+	texts map[string]*threadText
 }
 
-// sourceText is an original source and what it starts as kernel threads.
-type sourceText struct {
+// threadText is an original source and what it starts as kernel threads.
+type threadText struct {
 	toks    []diff.Token
 	funcs   []diff.Function
 	threads map[string]int // function → line
 }
 
-func (b *builder) newLoops() *loops { return &loops{b: b, texts: map[string]*sourceText{}} }
+func (b *builder) newLoops() *loops { return &loops{b: b, texts: map[string]*threadText{}} }
 
 // scheduler are functions that every task that sleeps, or idles, is in.
 var scheduler = []string{"__schedule", "schedule", "schedule_idle", "do_idle", "cpu_startup_entry", "preempt_schedule_common", "__preempt_schedule"}
@@ -158,11 +158,11 @@ func calledName(r elfdiff.Ref) string {
 }
 
 // text reads an original source.
-func (l *loops) text(source string) *sourceText {
+func (l *loops) text(source string) *threadText {
 	if t := l.texts[source]; t != nil {
 		return t
 	}
-	t := &sourceText{threads: map[string]int{}}
+	t := &threadText{threads: map[string]int{}}
 	l.texts[source] = t
 	src, err := os.ReadFile(filepath.Join(l.b.kernel.Tree.Source, source))
 	if err != nil {
@@ -181,7 +181,7 @@ func (l *loops) text(source string) *sourceText {
 // endless is the line of a call within an endless loop of a function; 0 if there
 // is none. Loops end with their "}"; for (;;), while (1) and while (true) are
 // endless.
-func (t *sourceText) endless(function, call string) int {
+func (t *threadText) endless(function, call string) int {
 	i := slices.IndexFunc(t.funcs, func(f diff.Function) bool { return f.Name == function })
 	if i < 0 {
 		return 0
@@ -211,7 +211,7 @@ func (t *sourceText) endless(function, call string) int {
 }
 
 // endlessHead tells whether the tokens up to i are the head of an endless loop.
-func (t *sourceText) endlessHead(i int) bool {
+func (t *threadText) endlessHead(i int) bool {
 	var words []string
 	for ; i >= 0 && len(words) < 5; i-- {
 		words = append(words, t.toks[i].Text)
@@ -276,7 +276,8 @@ func (b *builder) changedConstants() []risk.Risk {
 		}
 		word := regexp.QuoteMeta(m.name)
 		use := regexp.MustCompile(`(?:->|\.)\s*(\w+)\s*(?:=|==|!=)\s*` + word + `\b`)
-		for _, p := range b.pairs {
+		for i := range b.pairs {
+			p := &b.pairs[i]
 			if p.diff.Verdict == elfdiff.Unchanged {
 				continue
 			}

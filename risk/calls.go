@@ -13,7 +13,7 @@ var (
 		`|rtnl_(?:lock|unlock|trylock)(?:_[a-z]+)*|local_(?:irq|bh)_(?:disable|enable|save|restore)|preempt_(?:disable|enable)(?:_[a-z]+)*` +
 		`|(?:inode|folio|page|device|task|mmap_read|mmap_write|hci_dev|l2cap_chan|netdev|netif_addr|nfnl|console)_(?:lock|unlock|trylock)(?:_[a-z]+)*` +
 		`|(?:lock|unlock)_(?:page|buffer|kernel|two_nondirectories)|(?:read|write)_seq(?:lock|unlock|count_begin|count_end)(?:_[a-z]+)*|bit_spin_(?:lock|unlock)` +
-		`|(?:ww_mutex|rt_mutex|rwsem|dma_resv|cpus_read|cgroup)_(?:lock|unlock)(?:_[a-z]+)*|guard|scoped_guard|scoped_cond_guard)$`)
+		`|[a-z0-9_]+_(?:lock|unlock|trylock)|(?:ww_mutex|rt_mutex|rwsem|dma_resv|cpus_read|cgroup)_(?:lock|unlock)(?:_[a-z]+)*|guard|scoped_guard|scoped_cond_guard)$`)
 
 	// gives are those of them that give a lock back.
 	gives = regexp.MustCompile(`unlock|^up|^release_|_enable|_restore|_end|^downgrade`)
