@@ -26,8 +26,10 @@ type CompileJob struct {
 	Out string
 	// Extra arguments go behind those of Kbuild.
 	Extra []string
-	// Launcher, such as ccache, goes before the compiler.
+	// Launcher, such as ccache, goes before the compiler, and finds Env added
+	// to its environment.
 	Launcher []string
+	Env      []string
 }
 
 // CompileResult is what a compile left.
@@ -54,8 +56,8 @@ type CompileError struct {
 
 func (e *CompileError) Error() string { return fmt.Sprintf("compile %s: %s", e.Unit.Source, e.First) }
 
-// CrashError is a compiler that broke down, as opposed to one that refused
-// its input.
+// CrashError is a compiler that broke down, or that the machine left without
+// room, as opposed to one that refused its input.
 type CrashError struct {
 	Unit   Unit
 	First  string
@@ -63,7 +65,7 @@ type CrashError struct {
 }
 
 func (e *CrashError) Error() string {
-	return fmt.Sprintf("compile %s: the compiler crashed: %s", e.Unit.Source, e.First)
+	return fmt.Sprintf("compile %s: the compiler broke down: %s", e.Unit.Source, e.First)
 }
 
 // NoCompilerError is a compiler that is not installed.
@@ -225,7 +227,7 @@ func (t *Tree) once(ctx context.Context, job CompileJob, st stage) (CompileResul
 	}
 	args := append([]string{}, job.Launcher...)
 	args = append(args, compileArgs(job, st, out, depfile)...)
-	r, err := run.Do(ctx, run.Cmd{Dir: cwd, Args: args, Env: t.env(filepath.Dir(job.Out))})
+	r, err := run.Do(ctx, run.Cmd{Dir: cwd, Args: args, Env: append(t.env(filepath.Dir(job.Out)), job.Env...)})
 	if err != nil {
 		return CompileResult{}, t.explain(job, args[0], r, err)
 	}
@@ -330,7 +332,7 @@ func (t *Tree) normalise(read []string, s *Shadow) []string {
 var (
 	firstError    = regexp.MustCompile(`(?m)^.*\b(?:fatal )?error: .*$`)
 	missingHeader = regexp.MustCompile(`fatal error: '?([^':]+)'?: (?:No such file or directory|file not found)|fatal error: '([^']+)' file not found`)
-	crash         = regexp.MustCompile(`(?m)^.*(?:internal compiler error|signal terminated program|clang frontend command failed|PLEASE submit a bug report|out of memory).*$`)
+	crash         = regexp.MustCompile(`(?m)^.*(?:internal compiler error|signal terminated program|clang frontend command failed|PLEASE submit a bug report|out of memory|No space left on device|Disk quota exceeded|Cannot allocate memory|Input/output error|Read-only file system).*$`)
 )
 
 // explain turns a failed compile into an error that says whose fault it is.

@@ -383,7 +383,7 @@ func (t *Tree) Readers(file, cache string) ([]Unit, error) {
 		}
 		return g.Readers(file), nil
 	}
-	x, err := t.Deps(cache)
+	x, err := t.depsOnce(cache)
 	if err != nil {
 		return nil, err
 	}
@@ -396,6 +396,20 @@ func (t *Tree) Readers(file, cache string) ([]Unit, error) {
 		return nil, nil
 	}
 	return units, err
+}
+
+// depsOnce reads the index at the first call.
+func (t *Tree) depsOnce(cache string) (*DepIndex, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.deps == nil {
+		x, err := t.Deps(cache)
+		if err != nil {
+			return nil, err
+		}
+		t.deps = x
+	}
+	return t.deps, nil
 }
 
 // includeGraph makes the graph at the first call.

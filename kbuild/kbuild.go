@@ -37,6 +37,7 @@ type Tree struct {
 	mu    sync.Mutex
 	made  map[string]error // objects that MakeUnit has built, and how that ended
 	graph *IncludeGraph    // made when first needed
+	deps  *DepIndex        // read when first needed
 }
 
 // Options say what a tree does not say itself.

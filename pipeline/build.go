@@ -105,13 +105,15 @@ type builder struct {
 	identity identity
 	sel      *selection // select
 	shadow   *kbuild.Shadow
+	place    *place // of the shadow, if that is not in the work folder
 	// problems are those of whole files; the rest of the patch is looked at
 	// all the same, so that all problems come out together.
 	problems []elfdiff.Problem
-	units    []kbuild.Unit // preprocess
-	pairs    []pair        // compile, compare
-	planned  *codegen.Plan // plan
-	module   []byte        // link
+	units    []kbuild.Unit  // preprocess
+	pairs    []pair         // compile, compare
+	target   codegen.Target // plan
+	planned  *codegen.Plan
+	linked   linked // link
 
 	mu sync.Mutex // events
 }
@@ -122,11 +124,11 @@ var moduleName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,55}$`)
 // Build makes a livepatch module from patches. The report is never nil if the
 // error is ErrNothing or ErrUnpatchable. Nothing is written unless err is nil.
 func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err error) {
-	if o.Jobs <= 0 {
-		o.Jobs = runtime.NumCPU()
-	}
-	b := &builder{o: o, kernel: k, report: &Report{Kernel: k.Release}}
 	from, err := stepIndex(o.From)
+	if err != nil {
+		return nil, err
+	}
+	b, err := newBuilder(k, o)
 	if err != nil {
 		return nil, err
 	}
@@ -136,13 +138,10 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 	if err := checkWritable(b.o.Output); err != nil {
 		return nil, err
 	}
-	if b.o.Launcher, err = findLauncher(o.Launcher); err != nil {
-		return nil, err
-	}
 	if b.work, err = openWork(k, o, from); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, b.work.close()) }()
+	defer func() { err = errors.Join(err, b.close()) }()
 	b.cache = newCompileCache(k, o.Cache, o.CacheSize, b.work.keep, b.note)
 	err = b.runSteps(ctx, from)
 	if err == nil {
@@ -152,14 +151,32 @@ func Build(ctx context.Context, k *Kernel, o BuildOptions) (report *Report, err 
 	return b.report, err
 }
 
+func (b *builder) close() error {
+	err := b.work.close()
+	if b.place != nil {
+		err = errors.Join(err, b.place.close())
+	}
+	return err
+}
+
+// newBuilder settles the options that do not depend on the patches.
+func newBuilder(k *Kernel, o BuildOptions) (*builder, error) {
+	if o.Jobs <= 0 {
+		o.Jobs = runtime.NumCPU()
+	}
+	var err error
+	o.Launcher, err = findLauncher(o.Launcher)
+	return &builder{o: o, kernel: k, report: &Report{Kernel: k.Release}}, err
+}
+
 // writeModule ends a build that has a module.
 func (b *builder) writeModule() error {
-	if err := renameio.WriteFile(b.o.Output, b.module, 0o644); err != nil {
+	if err := renameio.WriteFile(b.o.Output, b.linked.Module, 0o644); err != nil {
 		return fmt.Errorf("write the module: %w", err)
 	}
 	b.report.Timings = b.timing.end()
 	b.report.Module = b.o.Output
-	b.report.Size = len(b.module)
+	b.report.Size = len(b.linked.Module)
 	return nil
 }
 
@@ -271,7 +288,7 @@ func (b *builder) makeShadow() error {
 	}
 	b.addHelpers(files)
 	var err error
-	b.shadow, err = kbuild.NewShadow(b.kernel.Tree, filepath.Join(b.work.dir, "src"), files)
+	b.shadow, err = kbuild.NewShadow(b.kernel.Tree, b.shadowDir(), files)
 	return err
 }
 
@@ -322,34 +339,6 @@ func (b *builder) addHelpers(files map[string]*[]byte) {
 		text := kmodtmpl.Helpers()
 		files[kmodtmpl.HelpersPath] = &text
 	}
-}
-
-// decideCandidates keeps the units whose preprocessed text changes.
-func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit) ([]kbuild.Unit, error) {
-	if len(candidates) == 0 {
-		return nil, nil
-	}
-	b.step(fmt.Sprintf("preprocess %d units that may read a changed header", len(candidates)))
-	sees := make([]bool, len(candidates))
-	err := b.each(ctx, sourcesOf(candidates), func(ctx context.Context, i int) error {
-		var err error
-		if candidates[i].Special() == "" {
-			sees[i], err = b.seesChange(ctx, candidates[i])
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	b.report.Readers = len(candidates)
-	var out []kbuild.Unit
-	for i, u := range candidates {
-		if sees[i] {
-			out = append(out, u)
-		}
-	}
-	b.report.Preprocessed = len(out)
-	return out, nil
 }
 
 // each runs work for each of the named pieces in parallel and reports each. Of
@@ -428,6 +417,7 @@ type pair struct {
 	crcs          []elfdiff.Problem
 	mismatch      []string
 	notes         []string
+	missing       atomic.Int32 // sides that are not compiled yet
 }
 
 // compile compiles each unit as it is and as patched.
@@ -438,28 +428,41 @@ func (b *builder) compile(ctx context.Context) error {
 	for _, u := range b.units {
 		names = append(names, u.Source, b.sel.after(u).Source+" (patched)")
 	}
+	gate, end := b.gate(compileMemory)
+	defer end()
+	for i := range b.pairs {
+		b.pairs[i].unit = b.units[i]
+		b.pairs[i].missing.Store(2)
+	}
 	return b.each(ctx, names, func(ctx context.Context, i int) error {
-		p := &b.pairs[i/2]
-		p.unit = b.units[i/2]
+		defer gate.enter()()
+		p, side := &b.pairs[i/2], b.compileOriginal
 		if i%2 == 1 {
-			return b.compilePatched(ctx, p)
+			side = b.compilePatched
 		}
-		if b.sel.fresh[p.unit.Object] {
-			return nil // compared with an empty object
+		if err := side(ctx, p); err != nil || p.missing.Add(-1) > 0 {
+			return err
 		}
-		job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.o"), Extra: sectionFlags, Launcher: b.o.Launcher}
-		data, err := b.object(ctx, job)
-		if err != nil {
-			return &OriginalError{err}
-		}
-		p.orig, err = parseObject(job.Out, data)
-		return err
+		return b.comparePair(p)
 	})
+}
+
+func (b *builder) compileOriginal(ctx context.Context, p *pair) error {
+	if b.sel.fresh[p.unit.Object] {
+		return nil // compared with an empty object
+	}
+	job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.o"), Extra: sectionFlags, Launcher: b.o.Launcher}
+	data, err := b.object(ctx, job)
+	if err != nil {
+		return err
+	}
+	p.orig, err = parseObject(job.Out, data)
+	return err
 }
 
 func (b *builder) compilePatched(ctx context.Context, p *pair) error {
 	u := b.sel.after(p.unit)
-	job := kbuild.CompileJob{Unit: u, Out: b.tempName(p.unit, "patched.o"), Extra: sectionFlags, Launcher: b.o.Launcher, Shadow: b.shadow}
+	job := kbuild.CompileJob{Unit: u, Out: b.tempName(p.unit, "patched.o"), Extra: sectionFlags, Launcher: b.o.Launcher, Env: b.launcherEnv(), Shadow: b.shadow}
 	data, err := b.object(ctx, job)
 	var ce *kbuild.CompileError
 	if errors.As(err, &ce) {
@@ -486,6 +489,9 @@ func (b *builder) object(ctx context.Context, job kbuild.CompileJob) ([]byte, er
 	}
 	started := time.Now()
 	data, deps, err := b.cache.object(ctx, job)
+	if err != nil && job.Shadow == nil {
+		err = &OriginalError{err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -495,12 +501,10 @@ func (b *builder) object(ctx context.Context, job kbuild.CompileJob) ([]byte, er
 // compare compares the objects of each unit, and the versions of the symbols
 // that it exports.
 func (b *builder) compare(ctx context.Context) error {
-	if err := b.compareObjects(ctx); err != nil {
-		return err
-	}
 	var changed []int
 	var names []string
-	for i, p := range b.pairs {
+	for i := range b.pairs {
+		p := &b.pairs[i]
 		if p.diff.Verdict != elfdiff.Unchanged && len(p.diff.Orig.Exports) > 0 {
 			changed, names = append(changed, i), append(names, p.unit.Source)
 		}
@@ -512,20 +516,21 @@ func (b *builder) compare(ctx context.Context) error {
 	return b.each(ctx, names, func(ctx context.Context, i int) error { return b.compareCRCs(ctx, &b.pairs[changed[i]]) })
 }
 
-func (b *builder) compareObjects(ctx context.Context) error {
-	b.step("compare")
-	return b.each(ctx, sourcesOf(b.units), func(_ context.Context, i int) error {
-		p := &b.pairs[i]
-		if p.orig == nil {
-			p.orig = emptyObject(p.patched)
-			p.notes = initcallNotes(p)
-		}
-		var err error
-		if p.diff, err = elfdiff.Compare(p.orig, p.patched); err != nil {
-			return fmt.Errorf("%s: %w", p.unit.Source, err)
-		}
-		return nil
-	})
+// comparePair compares a unit's objects as soon as both are there: where hundreds
+// of units are compiled, only the objects that change stay in memory.
+func (b *builder) comparePair(p *pair) error {
+	if p.orig == nil {
+		p.orig = emptyObject(p.patched)
+		p.notes = initcallNotes(p)
+	}
+	var err error
+	if p.diff, err = elfdiff.Compare(p.orig, p.patched); err != nil {
+		return fmt.Errorf("%s: %w", p.unit.Source, err)
+	}
+	if p.diff.Verdict == elfdiff.Unchanged {
+		p.orig, p.patched, p.diff = nil, nil, &elfdiff.Result{Verdict: elfdiff.Unchanged}
+	}
+	return nil
 }
 
 // withoutPins compiles the patched text as the author wrote it, after it
@@ -597,6 +602,7 @@ func (b *builder) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.target = t
 	plan, err := codegen.Decide(units, t)
 	if err != nil {
 		return err
@@ -625,6 +631,9 @@ func (b *builder) link(ctx context.Context) error {
 	plan := b.planned
 	b.step("link the module")
 	dir := filepath.Join(b.work.dir, "module")
+	if err := b.work.remove("module"); err != nil { // of an earlier run
+		return err
+	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
@@ -667,7 +676,15 @@ func (b *builder) link(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.module, err = plan.Finalize(ko)
+	source, err := b.source(ctx)
+	if err != nil {
+		return err
+	}
+	ko.Sections = append(ko.Sections, sourceSection(source))
+	if b.linked, err = readLinked(dir, b.report.Name); err != nil {
+		return err
+	}
+	b.linked.Module, err = plan.Finalize(ko)
 	return err
 }
 

@@ -22,6 +22,7 @@ import (
 type touched struct {
 	path    string
 	content *[]byte // nil: removed
+	old     []byte  // what it was; empty if new
 	edits   []diff.Edit
 	pinned  []byte // content with line numbers pinned; equal to content where that changes nothing
 	isNew   bool
@@ -49,6 +50,19 @@ func (f *touched) takes(v savedFile) bool {
 // path may be a patch, an mbox, or a folder with a series file.
 func readPatches(paths []string) ([]*diff.Patch, error) {
 	var patches []*diff.Patch
+	files, err := patchFiles(paths)
+	errs := []error{err}
+	for _, f := range files {
+		series, err := readPatch(f)
+		patches = append(patches, series...)
+		errs = append(errs, err)
+	}
+	return patches, errors.Join(errs...)
+}
+
+// patchFiles lists the files of the patches, in order.
+func patchFiles(paths []string) ([]string, error) {
+	var all []string
 	var errs []error
 	for _, p := range paths {
 		files := []string{p}
@@ -58,13 +72,9 @@ func readPatches(paths []string) ([]*diff.Patch, error) {
 				continue
 			}
 		}
-		for _, f := range files {
-			series, err := readPatch(f)
-			patches = append(patches, series...)
-			errs = append(errs, err)
-		}
+		all = append(all, files...)
 	}
-	return patches, errors.Join(errs...)
+	return all, errors.Join(errs...)
 }
 
 func readPatch(name string) ([]*diff.Patch, error) {
@@ -121,6 +131,15 @@ func SeriesFiles(name string) ([]string, error) {
 // gitPatches returns the commits of a range of the source tree's repository as
 // patches, oldest first. The tree itself must be at the range's beginning.
 func gitPatches(ctx context.Context, source, revisions string) ([]*diff.Patch, error) {
+	text, err := gitText(ctx, source, revisions)
+	if err != nil {
+		return nil, err
+	}
+	return diff.ParseSeries(revisions, text)
+}
+
+// gitText returns the commits of a range as git writes them.
+func gitText(ctx context.Context, source, revisions string) ([]byte, error) {
 	if !strings.Contains(revisions, "..") || strings.HasPrefix(revisions, "-") {
 		return nil, fmt.Errorf("%q is not a range of commits: give REV..REV", revisions)
 	}
@@ -132,7 +151,7 @@ func gitPatches(ctx context.Context, source, revisions string) ([]*diff.Patch, e
 	if len(r.Stdout) == 0 {
 		return nil, fmt.Errorf("the range %s of %s holds no commits", revisions, source)
 	}
-	return diff.ParseSeries(revisions, r.Stdout)
+	return r.Stdout, nil
 }
 
 // overlay is the source tree with the patches so far.
@@ -206,7 +225,7 @@ func collectTouched(source string, tree overlay, last map[string]*diff.Applied) 
 	for name, content := range tree.files {
 		t := touched{path: name, content: content}
 		old, err := fs.ReadFile(tree.base, name)
-		t.isNew = errors.Is(err, fs.ErrNotExist)
+		t.old, t.isNew = old, errors.Is(err, fs.ErrNotExist)
 		if err != nil && !t.isNew {
 			return nil, fmt.Errorf("read %s: %w", filepath.Join(source, name), err)
 		}

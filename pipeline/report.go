@@ -5,6 +5,7 @@ import (
 
 	"github.com/klpc/klpc/codegen"
 	"github.com/klpc/klpc/elfdiff"
+	"github.com/klpc/klpc/verify"
 )
 
 // Report is what a build has to say; its JSON form is stable.
@@ -17,10 +18,10 @@ type Report struct {
 	Problems []elfdiff.JSONProblem `json:"problems"`
 	Notes    []string              `json:"notes,omitempty"`
 	NoEffect []string              `json:"no_effect,omitempty"` // files of the patch that never reach this kernel
-	// Readers is how many units may read a changed header, Preprocessed how
-	// many of them do see the change.
-	Readers      int `json:"readers,omitempty"`
-	Preprocessed int `json:"preprocessed,omitempty"`
+	// Readers is nil unless the patch changes files that others include.
+	Readers *Readers `json:"readers,omitempty"`
+	// Verification is what was proven of the module; nil if none was written.
+	Verification *verify.Report `json:"verification,omitempty"`
 	// Timings are not part of the JSON form: equal input gives equal output.
 	Timings []Timing `json:"-"`
 }
@@ -75,6 +76,11 @@ func (r *Report) fill(plan *codegen.Plan, files []touched) {
 		}
 		r.Objects = append(r.Objects, out)
 	}
+	r.Readers.count(r.Objects)
+	quote(plan.Problems, files)
 	r.Problems = elfdiff.JSONProblems(plan.Problems)
 	r.Notes = append(r.Notes, plan.Notes...)
+	if len(r.Objects) > 0 {
+		r.Notes = append(r.Notes, lockingNotes(files)...)
+	}
 }

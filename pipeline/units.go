@@ -11,7 +11,6 @@ package pipeline
 // says about the others, Kbuild is asked (makefiles.go).
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -41,6 +40,8 @@ const (
 type selection struct {
 	units      []kbuild.Unit // to be compiled
 	candidates []kbuild.Unit // to be compiled if their preprocessed text changes
+	included   []string      // changed files that candidates read, sorted
+	also       int           // how many of units read one of included as well
 	noEffect   []string      // files that never reach the running kernel
 	problems   []elfdiff.Problem
 	notes      []string
@@ -102,8 +103,12 @@ func selectUnits(ctx context.Context, t *kbuild.Tree, files []touched, cache, wo
 	s.candidates = uniqueUnits(s.candidates)
 	s.candidates = slices.DeleteFunc(s.candidates, func(u kbuild.Unit) bool {
 		_, found := slices.BinarySearchFunc(s.units, u, byObject)
+		if found {
+			s.also++
+		}
 		return found
 	})
+	slices.Sort(s.included)
 	slices.Sort(s.noEffect)
 	return s.selection, errors.Join(errs...)
 }
@@ -202,6 +207,7 @@ func (s *selector) source(f *touched) error {
 	}
 	more, err := s.tree.Readers(f.path, s.cache)
 	s.candidates = append(s.candidates, more...)
+	s.included = append(s.included, f.path)
 	return err
 }
 
@@ -242,6 +248,7 @@ func (s *selector) readers(f *touched) error {
 	ordinary := slices.DeleteFunc(slices.Clone(units), func(u kbuild.Unit) bool { return u.Special() != "" })
 	if len(ordinary) > 0 {
 		s.candidates = append(s.candidates, ordinary...)
+		s.included = append(s.included, f.path)
 		return nil
 	}
 	if isShared(f.path) {
@@ -334,22 +341,6 @@ func (s *selection) problem(kind elfdiff.ProblemKind, file, detail, hint string)
 
 func (s *selection) note(format string, args ...any) {
 	s.notes = append(s.notes, fmt.Sprintf(format, args...))
-}
-
-// seesChange tells whether a unit's preprocessed text changes with the patch,
-// apart from line markers.
-func (b *builder) seesChange(ctx context.Context, u kbuild.Unit) (bool, error) {
-	job := kbuild.CompileJob{Unit: u, Out: b.tempName(u, "i"), Extra: []string{"-P"}}
-	orig, err := b.cache.text(ctx, job)
-	if err != nil {
-		return false, err
-	}
-	job.Shadow, job.Out = b.shadow, b.tempName(u, "patched.i")
-	patched, err := b.kernel.Tree.Preprocess(ctx, job)
-	if err != nil {
-		return false, err
-	}
-	return !bytes.Equal(orig, patched.Text), nil
 }
 
 // objectNames are the livepatch objects of a unit: vmlinux, or the modules

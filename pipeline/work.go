@@ -104,22 +104,19 @@ func newManifest(k *Kernel, o BuildOptions) (manifest, error) {
 	return m, nil
 }
 
-// namedWork checks a folder that the user has named.
+// namedWork makes or checks a folder that the user has named.
 func namedWork(t *kbuild.Tree, dir string) (string, error) {
-	abs, err := filepath.Abs(dir)
+	abs, err := realPath(dir)
 	if err != nil {
-		return "", err
-	}
-	if err := os.MkdirAll(abs, 0o700); err != nil {
-		return "", fmt.Errorf("work folder: %w", err)
-	}
-	if abs, err = filepath.EvalSymlinks(abs); err != nil {
 		return "", fmt.Errorf("work folder: %w", err)
 	}
 	for _, tree := range []string{t.Source, t.Build} {
 		if abs == tree || strings.HasPrefix(abs, tree+"/") {
 			return "", fmt.Errorf("work folder: %s lies in the kernel tree, which is only read; name another", dir)
 		}
+	}
+	if err := os.MkdirAll(abs, 0o700); err != nil {
+		return "", fmt.Errorf("work folder: %w", err)
 	}
 	entries, err := os.ReadDir(abs)
 	if err != nil {
@@ -129,6 +126,24 @@ func namedWork(t *kbuild.Tree, dir string) (string, error) {
 		return "", fmt.Errorf("work folder: %s holds other files than those of a build; name an empty folder, or one that a build has kept", dir)
 	}
 	return abs, nil
+}
+
+// realPath is a path, absolute and without symbolic links, of which only the
+// beginning need exist.
+func realPath(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return real, err
+	}
+	if _, err := os.Lstat(abs); err == nil {
+		return "", fmt.Errorf("%s is a symbolic link that leads nowhere", path)
+	}
+	above, err := realPath(filepath.Dir(abs))
+	return filepath.Join(above, filepath.Base(abs)), err
 }
 
 // findWork returns the newest folder that this user's builds of the same
@@ -194,7 +209,7 @@ func (w *workFolder) open(from int) error {
 	for i := range unpinned {
 		unpinned[i] = filepath.Base(unpinned[i])
 	}
-	if err := w.remove(append(unpinned, "src", "kbuild", "module")...); err != nil {
+	if err := w.remove(append(unpinned, "src", "kbuild")...); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Join(w.dir, "obj"), 0o755); err != nil {

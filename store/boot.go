@@ -165,6 +165,19 @@ func (s *Store) Begin(on Machine) (judged []Patch, err error) {
 	return judged, err
 }
 
+// View is the manifest with the judgement on the boot before, whether or not it
+// has been recorded yet.
+func (s *Store) View(on Machine) (*Manifest, error) {
+	m, err := s.Read(on.Release)
+	if err != nil {
+		return nil, err
+	}
+	if !m.empty() && (m.Boot == nil || m.Boot.ID != on.BootID) {
+		m.begin(on, s.now())
+	}
+	return m, nil
+}
+
 // Loading records, durably, that a livepatch is about to be loaded. If the
 // machine dies before Loaded or NotLoaded, the next boot knows what it was.
 func (s *Store) Loading(on Machine, l Load) error {

@@ -92,12 +92,9 @@ func (s *Store) Restore(ctx context.Context, on Machine, l Loader, started func(
 
 // PlanRestore says what Restore would do now, without doing it.
 func (s *Store) PlanRestore(on Machine) (*Restoration, error) {
-	m, err := s.Read(on.Release)
+	m, err := s.View(on)
 	if err != nil {
 		return nil, err
-	}
-	if !m.empty() {
-		m.begin(on, s.now())
 	}
 	r := &Restoration{Release: on.Release, Patches: []RestoredStep{}}
 	for i := range m.Patches {
@@ -128,19 +125,26 @@ func (s *Store) restoreOne(ctx context.Context, on *Machine, l Loader, p *Patch)
 	if err := s.Loading(*on, load); err != nil {
 		return fmt.Errorf("not loaded, because the attempt cannot be recorded: %w", err)
 	}
-	if err := l.Load(ctx, s.Path(on.Release, p)); err != nil {
-		reason := err.Error()
+	err := l.Load(ctx, s.Path(on.Release, p))
+	return errors.Join(err, s.Finish(ctx, on, load, l.Active, err))
+}
+
+// Finish records how the load ended that Loading has announced. If it was
+// interrupted, nobody is to blame.
+func (s *Store) Finish(ctx context.Context, on *Machine, l Load, active func() ([]string, error), failure error) error {
+	if failure != nil {
+		reason := failure.Error()
 		if ctx.Err() != nil {
 			reason = ""
 		}
-		return errors.Join(err, s.NotLoaded(*on, load, reason))
+		return s.NotLoaded(*on, l, reason)
 	}
-	active, err := l.Active()
+	now, err := active()
 	if err != nil {
 		return err
 	}
-	on.Active = active
-	return s.Loaded(*on, load)
+	on.Active = now
+	return s.Loaded(*on, l)
 }
 
 func (s *Store) holdDamaged(release string, l Load, why error) error {

@@ -25,7 +25,7 @@ import (
 
 // Bounds of a guest.
 const (
-	perGuest      = 20               // modules at most
+	perGuest      = 12               // modules at most
 	guestMemory   = 1024             // MiB: many drivers stay loaded
 	bootAllowance = 4 * time.Minute  // of the host, which may be busy
 	perModule     = 90 * time.Second // likewise
@@ -39,6 +39,7 @@ type trial struct {
 	path   string
 	loaded []string // modules that it patches
 	first  int      // index of its first step in the guest
+	began  time.Time
 }
 
 // testAll tests all modules that were built and not tested yet.
@@ -50,7 +51,6 @@ func (s *survey) testAll(ctx context.Context) error {
 		return fmt.Errorf("no kernel to boot: %w; run make bzImage", err)
 	}
 	var todo []trial
-	s.done = 0
 	for i, st := range s.states {
 		r := &st.Result
 		if r.Module == "" {
@@ -65,7 +65,7 @@ func (s *survey) testAll(ctx context.Context) error {
 	if len(todo) == 0 {
 		return nil
 	}
-	s.step(fmt.Sprintf("boot %s and test %s", s.o.Kernel.Release, count(len(todo), "module", "modules")))
+	p := s.begin("test", fmt.Sprintf("boot %s and test %s", s.o.Kernel.Release, count(len(todo), "module", "modules")), len(todo))
 	q := &queue{}
 	guests := max(s.o.Jobs, (len(todo)+perGuest-1)/perGuest)
 	for part := range slices.Chunk(todo, max(1, (len(todo)+guests-1)/guests)) {
@@ -79,7 +79,7 @@ func (s *survey) testAll(ctx context.Context) error {
 				if !ok {
 					return nil
 				}
-				rest, err := s.testBatch(ctx, next, len(todo))
+				rest, err := s.testBatch(ctx, next, p)
 				if err != nil {
 					q.stop()
 					return err
@@ -200,7 +200,7 @@ func inKernel(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // testBatch tests modules in one guest. It returns those that it could not
 // judge, as further batches.
-func (s *survey) testBatch(ctx context.Context, b batch, total int) ([]batch, error) {
+func (s *survey) testBatch(ctx context.Context, b batch, p *part) ([]batch, error) {
 	trials := b.trials
 	steps := []livetest.Step{bootStep}
 	var modules []string
@@ -209,13 +209,20 @@ func (s *survey) testBatch(ctx context.Context, b batch, total int) ([]batch, er
 		steps = append(steps, trials[i].steps()...)
 		modules = append(modules, trials[i].path)
 	}
-	report, err := livetest.Script(ctx, livetest.Guest{
+	report, err := s.script(ctx, livetest.Guest{
 		Kernel: livetest.Kernel{BzImage: s.o.Kernel.BzImage, FindModule: func(name string) (string, bool) {
 			path, err := s.o.Kernel.FindModule(name)
 			return path, err == nil
 		}},
 		Modules: modules, Accel: s.o.Accel, MemoryMB: guestMemory,
 		Timeout: bootAllowance + time.Duration(len(trials))*perModule,
+		Progress: func(e livetest.Event) {
+			for i := range trials {
+				if trials[i].first == e.Index && e.Result == nil {
+					trials[i].began = p.begin(trials[i].index)
+				}
+			}
+		},
 	}, steps)
 	if err != nil {
 		return nil, err
@@ -231,7 +238,7 @@ func (s *survey) testBatch(ctx context.Context, b batch, total int) ([]batch, er
 		bad = firstBad(report, trials)
 	}
 	for _, t := range trials[:bad] {
-		if err := s.tested(t, report, len(trials), total); err != nil {
+		if err := s.tested(t, report, len(trials), p); err != nil {
 			return nil, err
 		}
 	}
@@ -266,7 +273,7 @@ func firstBad(report *livetest.Report, trials []trial) int {
 }
 
 // tested judges a module by its part of a guest's report, and records that.
-func (s *survey) tested(t trial, report *livetest.Report, inGuest, total int) error {
+func (s *survey) tested(t trial, report *livetest.Report, inGuest int, p *part) error {
 	steps := report.Steps[t.first : t.first+len(t.steps())]
 	result := &Test{Accel: string(report.Accel), Problems: []string{}}
 	for i, st := range steps {
@@ -294,13 +301,7 @@ func (s *survey) tested(t trial, report *livetest.Report, inGuest, total int) er
 	if err := s.dir.save(t.name, &st); err != nil {
 		return err
 	}
-	s.news <- struct{}{}
-	defer func() { <-s.news }()
-	s.states[t.index] = &st
-	s.done++
-	if s.o.Events.Done != nil {
-		s.o.Events.Done(s.done, total, fmt.Sprintf("%s: %s", st.Result.Patch, verdict))
-	}
+	p.end(t.index, &st, t.began)
 	return nil
 }
 

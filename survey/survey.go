@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -18,6 +19,7 @@ import (
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/internal/run"
 	"github.com/klpc/klpc/internal/vm"
+	"github.com/klpc/klpc/livetest"
 	"github.com/klpc/klpc/pipeline"
 )
 
@@ -35,15 +37,8 @@ type Options struct {
 	Build   pipeline.BuildOptions
 	Version string // of klpc, for the atlas
 	Digest  string // of klpc's program: results of another one are not used
-	Events  Events
-}
-
-// Events receives news of a running survey. Any field may be nil; none is called
-// twice at once.
-type Events struct {
-	Step func(text string)                  // a part of the survey begins
-	Done func(done, total int, name string) // a patch of this part is done
-	Note func(text string)
+	// Events tells of the survey's steps, whose units are the patches.
+	Events pipeline.Events
 }
 
 // survey carries one run along.
@@ -51,10 +46,11 @@ type survey struct {
 	o      Options
 	kernel string // kernelID
 	dir    *folder
-	names  []string  // of the modules, by entry
-	states []*record // by entry; nil: not done
-	news   chan struct{}
-	done   int
+	names  []string   // of the modules, by entry
+	states []*record  // by entry; nil: not done
+	news   sync.Mutex // held while a result is taken over and reported
+	// script is livetest.Script, except in tests.
+	script func(context.Context, livetest.Guest, []livetest.Step) (*livetest.Report, error)
 }
 
 // Run tries all patches and writes the atlas. If ctx ends, the atlas holds what
@@ -63,7 +59,8 @@ func Run(ctx context.Context, o Options) (atlas *Atlas, err error) {
 	if o.Jobs <= 0 {
 		o.Jobs = runtime.NumCPU()
 	}
-	s := &survey{o: o, names: moduleNames(o.Entries), states: make([]*record, len(o.Entries)), news: make(chan struct{}, 1)}
+	s := &survey{o: o, names: moduleNames(o.Entries), states: make([]*record, len(o.Entries)),
+		script: livetest.Script}
 	if _, err := o.Kernel.Target(nil); err != nil {
 		return nil, err // it would fail for each patch
 	}
@@ -128,21 +125,22 @@ func encode(a *Atlas) ([]byte, error) {
 
 // buildAll builds what no earlier run has built.
 func (s *survey) buildAll(ctx context.Context) error {
-	s.step(fmt.Sprintf("try %s", count(len(s.o.Entries), "patch", "patches")))
+	p := s.begin("build", fmt.Sprintf("try %s", count(len(s.o.Entries), "patch", "patches")), len(s.o.Entries))
 	ctx = run.WithSlots(ctx, run.NewSlots(s.o.Jobs))
 	var g errgroup.Group
 	// One more than there are slots: what one patch does without running a
 	// program, another one can use.
 	g.SetLimit(s.o.Jobs + 1)
-	found := make([]*record, len(s.o.Entries))
 	errs := make([]error, len(s.o.Entries))
 	for i := range s.o.Entries {
 		g.Go(func() error {
-			if errs[i] = ctx.Err(); errs[i] == nil {
-				found[i], errs[i] = s.build(ctx, i)
+			if errs[i] = ctx.Err(); errs[i] != nil {
+				return nil
 			}
-			if errs[i] == nil {
-				s.finished(i, found[i])
+			began := p.begin(i)
+			var r *record
+			if r, errs[i] = s.build(ctx, i); errs[i] == nil {
+				p.end(i, r, began)
 			}
 			return nil
 		})
@@ -154,21 +152,48 @@ func (s *survey) buildAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// finished takes a result over and reports it.
-func (s *survey) finished(i int, r *record) {
-	s.news <- struct{}{}
-	defer func() { <-s.news }()
-	s.states[i] = r
-	s.done++
-	if s.o.Events.Done != nil {
-		s.o.Events.Done(s.done, len(s.o.Entries), fmt.Sprintf("%s: %s", s.o.Entries[i].Name, r.Result.Verdict))
+// part counts the patches of a step of the survey.
+type part struct {
+	s     *survey
+	total int
+	done  int // changed and read while survey.news is held
+}
+
+// begin reports that a patch begins.
+func (p *part) begin(i int) time.Time {
+	p.s.tell(func() { p.unit(pipeline.UnitEvent{ID: i, Name: p.s.o.Entries[i].Name}) })
+	return time.Now()
+}
+
+// end takes a result over and reports it.
+func (p *part) end(i int, r *record, began time.Time) {
+	p.s.tell(func() {
+		p.s.states[i] = r
+		p.done++
+		p.unit(pipeline.UnitEvent{ID: i, Name: fmt.Sprintf("%s: %s", p.s.o.Entries[i].Name, r.Result.Verdict), Ended: true, Elapsed: time.Since(began)})
+	})
+}
+
+func (p *part) unit(u pipeline.UnitEvent) {
+	u.Done, u.Total = p.done, p.total
+	if p.s.o.Events.Unit != nil {
+		p.s.o.Events.Unit(u)
 	}
 }
 
-func (s *survey) step(text string) {
+// tell runs f, never two at once.
+func (s *survey) tell(f func()) {
+	s.news.Lock()
+	defer s.news.Unlock()
+	f()
+}
+
+// begin reports a step with n units.
+func (s *survey) begin(name, text string, n int) *part {
 	if s.o.Events.Step != nil {
-		s.o.Events.Step(text)
+		s.o.Events.Step(pipeline.StepEvent{Name: name, Text: text})
 	}
+	return &part{s: s, total: n}
 }
 
 // build returns the result for one patch: that of an earlier run, or a new one.

@@ -21,11 +21,11 @@ func (a *Atlas) Print(w io.Writer) error {
 			fmt.Fprintf(t, "%s\t%7d\t%7s\n", v, n, percent(n, a.Summary.Patches))
 		}
 	}
-	fmt.Fprintf(t, "total\t%7d\t\n", a.Summary.Patches)
+	fmt.Fprintf(t, "total\t%7d\t%7s\n", a.Summary.Patches, percent(a.Summary.Patches, a.Summary.Patches))
 	if len(a.Summary.Reasons) > 0 {
-		fmt.Fprintf(t, "\nREASON\tPATCHES\t\n")
+		fmt.Fprintf(t, "\nREASON\tPATCHES\tSHARE\n")
 		for _, r := range a.Summary.Reasons[:min(topLines, len(a.Summary.Reasons))] {
-			fmt.Fprintf(t, "%s\t%7d\t\n", r.Reason, r.Patches)
+			fmt.Fprintf(t, "%s\t%7d\t%7s\n", r.Reason, r.Patches, percent(r.Patches, a.Summary.Patches))
 		}
 	}
 	if err := t.Flush(); err != nil {

@@ -140,6 +140,9 @@ func runBuild(ctx context.Context, a *app, o buildOptions) error {
 		return errors.Join(printJSON(a.out, withLists(r)), err)
 	}
 	if err != nil {
+		if r.Readers != nil {
+			fmt.Fprintf(a.err, "klpc: note: %s\n", readersLine(r.Readers))
+		}
 		return err
 	}
 	return printReport(a.out, r)
@@ -254,15 +257,42 @@ func printReport(w io.Writer, r *pipeline.Report) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	if r.Readers != nil {
+		fmt.Fprintf(w, "\n%s\n", readersLine(r.Readers))
+	}
 	_, err := fmt.Fprintf(w, "\n%s: %d bytes, for %s\n", r.Module, r.Size, r.Kernel)
 	return err
+}
+
+// readersLine tells how far changed headers reach.
+func readersLine(r *pipeline.Readers) string {
+	units, it := "units read", "it"
+	if r.Read == 1 {
+		units = "unit reads"
+	}
+	if len(r.Files) > 1 {
+		it = "them"
+	}
+	differently, functions := "preprocess", "functions"
+	if r.Preprocessed == 1 {
+		differently = "preprocesses"
+	}
+	if r.Functions == 1 {
+		functions = "function"
+	}
+	return fmt.Sprintf("%s: %d %s %s, %d %s differently, %d %s changed\n(%d dropped by their text alone, %d because no code they emit uses the change)",
+		strings.Join(r.Files, ", "), r.Read, units, it, r.Preprocessed, differently, r.Functions, functions, r.DroppedByText, r.Unreachable)
 }
 
 // printProblems prints what speaks against a livepatch, for people. The kind in
 // brackets is the one that the documentation lists.
 func printProblems(w io.Writer, prefix string, problems []elfdiff.JSONProblem) {
 	for _, p := range problems {
-		fmt.Fprintf(w, "%sproblem: %s: %s [%s]\n  what to do: %s\n", prefix, p.Where, p.Detail, p.Kind, p.Hint)
+		fmt.Fprintf(w, "%sproblem: %s: %s [%s]\n", prefix, p.Where, p.Detail, p.Kind)
+		if p.Source != nil {
+			fmt.Fprintf(w, "  %s\n", p.Source)
+		}
+		fmt.Fprintf(w, "  what to do: %s\n", p.Hint)
 	}
 }
 

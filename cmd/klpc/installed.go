@@ -5,7 +5,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"text/tabwriter"
 
@@ -58,7 +60,16 @@ func (r recorder) load(ctx context.Context, m *livepatch.Module, o livepatch.Opt
 	begun := false
 	o.BeforeInsert = func() {
 		begun = true
-		r.record("the load", func(on store.Machine) error { return r.store.Loading(on, l) })
+		r.record("the load", func(on store.Machine) error {
+			man, err := r.store.View(on)
+			if err != nil {
+				return err
+			}
+			if p := man.Find(l.Name); p != nil && p.Held != nil {
+				r.note(fmt.Sprintf("%s is held back at boot: %s", p.Name, p.Held.Reason))
+			}
+			return r.store.Loading(on, l)
+		})
 	}
 	result, err := livepatch.Load(ctx, livepatch.Linux{}, m, o)
 	if !begun {
@@ -90,39 +101,76 @@ func (r recorder) unloaded() {
 // installed is a livepatch in the store.
 type installed struct {
 	Release string `json:"release"`
+	// State is what happens to it at boot.
+	State string `json:"state"`
 	store.Patch
 }
 
-// listInstalled returns what is in the store, by release, then in the order of
-// restoring.
-func listInstalled(s *store.Store) ([]installed, error) {
-	all := []installed{}
-	releases, err := s.Releases()
-	if err != nil {
-		return all, err
+// The states of an installed livepatch.
+const (
+	stateAccepted    = "accepted"
+	stateNotAccepted = "not accepted"
+	stateHeld        = "held back"
+)
+
+func newInstalled(release string, p store.Patch) installed {
+	state := stateNotAccepted
+	switch {
+	case p.Held != nil:
+		state = stateHeld
+	case p.Accepted:
+		state = stateAccepted
 	}
-	for _, release := range releases {
-		m, err := s.Read(release)
-		if err != nil {
-			return all, err
-		}
-		for _, p := range m.Patches {
-			all = append(all, installed{release, p})
-		}
-	}
-	return all, nil
+	return installed{release, state, p}
 }
 
-// state says, in a word or a sentence, what becomes of it at boot.
-func (i installed) state() string {
-	var parts []string
-	if i.Accepted {
-		parts = append(parts, "accepted")
-	} else {
-		parts = append(parts, "not accepted")
+// readStore reads what is in the store, by release, then in the order of
+// restoring; also if there is an error, as far as it can be read.
+func (s *status) readStore(patches *store.Store, c config) error {
+	releases, err := patches.Releases()
+	errs := []error{err}
+	on, err := machine(c)
+	errs = append(errs, err)
+	for _, release := range releases {
+		m, err := patches.Read(release)
+		if err == nil && release == on.Release {
+			if m, err = patches.View(on); err == nil {
+				s.PreviousBoot = m.Previous
+			}
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, p := range m.Patches {
+			s.Installed = append(s.Installed, newInstalled(release, p))
+		}
 	}
+	return errors.Join(errs...)
+}
+
+// previousText tells of a boot before that may have ended badly.
+func (s *status) previousText() string {
+	b := s.PreviousBoot
+	if b == nil || b.Clean || len(b.Loaded) == 0 && b.Loading == nil {
+		return ""
+	}
+	var names []string
+	for _, l := range b.Loaded {
+		names = append(names, l.Name)
+	}
+	if b.Loading != nil {
+		names = append(names, b.Loading.Name+" (was being loaded)")
+	}
+	return "the boot before ended without a clean shutdown; loaded were " + strings.Join(names, ", ") + "\n"
+}
+
+// text says, in a word or a sentence, what becomes of it at boot.
+func (i installed) text() string {
+	parts := []string{i.State}
 	if i.Held != nil {
-		parts = append(parts, "held back: "+i.Held.Reason)
+		first, _, _ := strings.Cut(i.Held.Reason, "\n")
+		parts = []string{i.State + ": " + first}
 	}
 	if i.Failed != nil {
 		first, _, _ := strings.Cut(i.Failed.Reason, "\n")
@@ -147,13 +195,23 @@ func (s *status) installedText() string {
 			if n++; n == 1 {
 				fmt.Fprintf(&b, "\n%s\n", group.title)
 			}
-			columns := []string{i.Name, i.state(), strings.Join(i.CVEs, " ")}
+			columns := []string{i.Name, i.text(), strings.Join(i.CVEs, " ")}
 			if !group.here {
 				columns = append([]string{i.Release}, columns...)
 			}
 			fmt.Fprintf(w, "  %s\n", strings.TrimRight(strings.Join(columns, "\t"), "\t"))
 		}
 		w.Flush()
+		if group.here && skipped() {
+			fmt.Fprintf(&b, "nothing was restored in this boot: %s is on the kernel command line\n", skipParameter)
+		}
 	}
+	b.WriteString(s.previousText())
 	return b.String()
+}
+
+// skipped tells whether the kernel command line says not to restore anything.
+func skipped() bool {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	return err == nil && hasField(string(cmdline), skipParameter)
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/klpc/klpc/livepatch"
+	"github.com/klpc/klpc/store"
 )
 
 func newList(a *app) *cobra.Command {
@@ -38,4 +39,6 @@ func newList(a *app) *cobra.Command {
 type status struct {
 	*livepatch.State
 	Installed []installed `json:"installed"`
+	// PreviousBoot is what was recorded of the boot before of the running kernel.
+	PreviousBoot *store.Boot `json:"previous_boot"`
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/klpc/klpc/internal/systemd"
+	"github.com/klpc/klpc/internal/ui"
 	"github.com/klpc/klpc/livepatch"
 	"github.com/klpc/klpc/store"
 )
@@ -19,8 +20,9 @@ import (
 // restoreOptions are the flags of klpc restore.
 type restoreOptions struct {
 	storeOptions
-	timeout time.Duration
-	given   bool // timeout was
+	timeout  seconds
+	given    bool // timeout was
+	progress ui.Mode
 }
 
 // skipParameter, on the kernel command line, keeps livepatches from being restored.
@@ -51,7 +53,8 @@ that should have been restored was not.`,
 		},
 	}
 	o.flags(cmd)
-	cmd.Flags().DurationVar(&o.timeout, "wait", 0, "give each transition `D`; default: boot-timeout of the configuration, or 1m")
+	cmd.Flags().Var(&o.timeout, "wait", "give each transition `D`; default: boot-timeout of the configuration, or 1m")
+	progressFlag(cmd, &o.progress)
 	return cmd
 }
 
@@ -61,13 +64,13 @@ func runRestore(ctx context.Context, a *app, o restoreOptions) error {
 		return err
 	}
 	if o.given {
-		c.BootTimeout = o.timeout
+		c.BootTimeout = time.Duration(o.timeout)
 	}
 	on, err := machine(c)
 	if err != nil {
 		return err
 	}
-	if cmdline, err := os.ReadFile("/proc/cmdline"); err == nil && hasField(string(cmdline), skipParameter) {
+	if skipped() {
 		fmt.Fprintf(a.err, "note: nothing is restored: %s is on the kernel command line\n", skipParameter)
 		return printRestoration(a, o, &store.Restoration{Release: on.Release, Patches: []store.RestoredStep{}})
 	}
@@ -83,8 +86,13 @@ func runRestore(ctx context.Context, a *app, o restoreOptions) error {
 		return err
 	}
 	defer unlock()
-	l := kernelLoader{app: a, wait: c.BootTimeout}
-	r, err := s.Restore(ctx, on, l, func(name string) { fmt.Fprintf(a.err, "restoring %s\n", name) })
+	// One that replaces those that were restored before it did so, too, when it
+	// was loaded by hand: AllowDrop.
+	p := ui.NewProgress(a.err, o.progress)
+	defer p.Close()
+	l := kernelLoader{options: livepatch.Options{Wait: c.BootTimeout, AllowDrop: true, Events: transitionEvents(p, false)}}
+	r, err := s.Restore(ctx, on, l, func(name string) { p.Note("restoring " + name) })
+	p.Close()
 	if r == nil {
 		return asRoot(err)
 	}
@@ -148,10 +156,7 @@ func active(state *livepatch.State) []string {
 }
 
 // kernelLoader loads livepatches as klpc load does.
-type kernelLoader struct {
-	app  *app
-	wait time.Duration
-}
+type kernelLoader struct{ options livepatch.Options }
 
 func (kernelLoader) Active() ([]string, error) {
 	state, err := livepatch.Read(livepatch.Linux{}.FS())
@@ -161,23 +166,16 @@ func (kernelLoader) Active() ([]string, error) {
 	return active(state), nil
 }
 
-// Load loads one livepatch. It may replace those that were restored before it, as
-// it did when they were loaded by hand.
+// Load loads one livepatch.
 func (l kernelLoader) Load(ctx context.Context, path string) error {
 	m, err := livepatch.Open(path)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	_, err = livepatch.Load(ctx, livepatch.Linux{}, m, livepatch.Options{
-		Wait: l.wait, AllowDrop: true,
-		Events: livepatch.Events{Note: func(text string) { fmt.Fprintf(l.app.err, "note: %s\n", indent(text)) }},
-	})
+	_, err = livepatch.Load(ctx, livepatch.Linux{}, m, l.options)
 	return err
 }
-
-// lockLimit is how long a command waits for another one that changes something.
-const lockLimit = 2 * time.Minute
 
 // lockChanges takes the lock of all that changes which livepatches are loaded or stored.
 // Who is not root can only change a store of his own.
@@ -189,7 +187,7 @@ func lockChanges(ctx context.Context, a *app, s *store.Store, what string) (unlo
 		}
 		path = s.LockPath()
 	}
-	return livepatch.Lock(ctx, path, what, lockLimit, func(holder string) { fmt.Fprintf(a.err, "note: waiting for %s\n", holder) })
+	return livepatch.Lock(ctx, path, what, defaultLockWait, func(holder string) { fmt.Fprintf(a.err, "note: waiting for %s\n", holder) })
 }
 
 // markOptions are the flags of klpc mark.

@@ -122,14 +122,14 @@ func TestResultText(t *testing.T) {
 // What is installed stands below, that for other kernels apart.
 func TestInstalledText(t *testing.T) {
 	s := &status{State: &livepatch.State{Release: "6.12.1"}, Installed: []installed{
-		{"6.1.0", store.Patch{Name: "livepatch_old"}},
-		{"6.12.1", store.Patch{Name: "livepatch_a", Accepted: true, CVEs: []string{"CVE-2024-1", "CVE-2024-2"}}},
-		{"6.12.1", store.Patch{Name: "livepatch_longer", Held: &store.Hold{Reason: "the machine restarted"}, Failed: &store.Failure{Reason: "no\nmore"}}},
+		newInstalled("6.1.0", store.Patch{Name: "livepatch_old"}),
+		newInstalled("6.12.1", store.Patch{Name: "livepatch_a", Accepted: true, CVEs: []string{"CVE-2024-1", "CVE-2024-2"}}),
+		newInstalled("6.12.1", store.Patch{Name: "livepatch_longer", Held: &store.Hold{Reason: "the machine restarted"}, Failed: &store.Failure{Reason: "no\nmore"}}),
 	}}
 	want := `
 installed for this kernel
   livepatch_a       accepted  CVE-2024-1 CVE-2024-2
-  livepatch_longer  not accepted, held back: the machine restarted, failed: no
+  livepatch_longer  held back: the machine restarted, failed: no
 
 installed for other kernels
   6.1.0  livepatch_old  not accepted

@@ -111,7 +111,7 @@ func signProgram(ctx context.Context, a *app, o signOptions, module []byte) (str
 	case o.signFile != "":
 		return executable(o.signFile)
 	case o.kernel == "debian" || strings.HasPrefix(o.kernel, "debian:"):
-		p := ui.NewProgress(a.err, o.progress)
+		p := a.progress(o.progress)
 		defer p.Close()
 		cache, err := pipeline.CacheDir()
 		if err != nil {

@@ -26,6 +26,8 @@ type statusOptions struct {
 	timeout  seconds // zero: without limit
 	store    string
 	json     bool
+
+	prometheus bool
 }
 
 func newStatus(a *app, f func(context.Context, *app, statusOptions) error) *cobra.Command {
@@ -45,6 +47,8 @@ until NAME is enabled or disabled with its transition complete; without NAME, un
 all are. Exit code 0: so it is; 1: it was not within --timeout.`,
 		Example: `  klpc status
   klpc status --watch livepatch_fix
+  # for node_exporter's textfile collector
+  klpc status --prometheus >klpc.prom.new && mv klpc.prom.new klpc.prom
   klpc status --wait enabled --timeout 2m livepatch_fix && echo patched`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -62,6 +66,8 @@ all are. Exit code 0: so it is; 1: it was not within --timeout.`,
 				return usageError{errors.New("--watch excludes --wait")}
 			case o.wait == "" && cmd.Flags().Changed("timeout"):
 				return usageError{errors.New("--timeout is for --wait")}
+			case o.prometheus && (o.json || o.watch || o.name != ""):
+				return usageError{errors.New("--prometheus excludes --json, --watch and NAME")}
 			case o.interval <= 0:
 				return usageError{errors.New("--interval must be more than 0")}
 			}
@@ -76,6 +82,7 @@ all are. Exit code 0: so it is; 1: it was not within --timeout.`,
 	fl.Var(&o.timeout, "timeout", "with --wait: give up after `D`; 0: never")
 	storeFlag(cmd, &o.store)
 	fl.BoolVar(&o.json, "json", false, "print the result as one JSON document; with --watch, one a line for each change")
+	fl.BoolVar(&o.prometheus, "prometheus", false, "print metrics for Prometheus")
 	return cmd
 }
 
@@ -137,12 +144,14 @@ func readStatus(dir, name string) (*status, error) {
 	}
 	livepatch.Explain(root, state)
 	s := &status{State: state, Installed: []installed{}}
-	patches, _, err := openStore(dir)
+	patches, c, err := openStore(dir)
 	if err == nil {
-		s.Installed, err = listInstalled(patches)
+		err = s.readStore(patches, c)
 	}
 	if err != nil {
-		state.Unreadable = append(state.Unreadable, err.Error())
+		for _, e := range collected(err) {
+			state.Unreadable = append(state.Unreadable, e.Error())
+		}
 	}
 	s.only(name)
 	return s, nil
@@ -182,9 +191,12 @@ func runStatus(ctx context.Context, a *app, o statusOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.json {
+	switch {
+	case o.json:
 		err = printJSON(a.out, s)
-	} else {
+	case o.prometheus:
+		_, err = fmt.Fprint(a.out, s.prometheus())
+	default:
 		_, err = fmt.Fprint(a.out, s.text())
 	}
 	if o.wait == waitDisabled || o.wait == waitTransition {

@@ -139,7 +139,7 @@ func runSurvey(ctx context.Context, a *app, o surveyOptions) error {
 	if o.survey.Entries, err = survey.Find(o.patches); err != nil {
 		return err
 	}
-	p := ui.NewProgress(a.err, o.progress)
+	p := a.progress(o.progress)
 	defer p.Close()
 	if o.kernel.Cache, err = pipeline.CacheDir(); err != nil {
 		return err
@@ -154,16 +154,14 @@ func runSurvey(ctx context.Context, a *app, o surveyOptions) error {
 	if o.survey.Digest, err = programDigest(); err != nil {
 		return err
 	}
-	o.survey.Events = survey.Events{Step: p.Step, Done: func(done, total int, name string) {
-		p.Unit(ui.Unit{ID: done, Name: name, Done: done, Total: total, Ended: true})
-	}, Note: p.Note}
+	o.survey.Events = events(p)
 	atlas, err := survey.Run(ctx, o.survey)
 	p.Close()
 	if atlas == nil {
 		return err
 	}
 	if ctx.Err() != nil {
-		fmt.Fprintf(a.err, "klpc: %s without a verdict yet; the same command goes on from here\n", patches(len(atlas.Pending)))
+		p.Note(fmt.Sprintf("%s without a verdict yet; the same command goes on from here", patches(len(atlas.Pending))))
 		return err
 	}
 	if err != nil {
@@ -177,7 +175,7 @@ func runSurvey(ctx context.Context, a *app, o surveyOptions) error {
 	if err != nil {
 		return err
 	}
-	return failOn(a.err, atlas, o.failOn)
+	return failOn(p, atlas, o.failOn)
 }
 
 func printPlace(w io.Writer, dir string) error {
@@ -193,12 +191,12 @@ func patches(n int) string {
 }
 
 // failOn is the error of a survey in which a patch ended in one of the verdicts.
-func failOn(w io.Writer, a *survey.Atlas, verdicts []string) error {
+func failOn(p *ui.Progress, a *survey.Atlas, verdicts []string) error {
 	failed := false
 	for _, v := range survey.Verdicts() {
 		if n := a.Summary.Verdicts[v]; n > 0 && slices.Contains(verdicts, string(v)) {
 			failed = true
-			fmt.Fprintf(w, "klpc: %s: %s (--fail-on)\n", patches(n), v)
+			p.Error(fmt.Sprintf("%s: %s (--fail-on)", patches(n), v))
 		}
 	}
 	if failed {
