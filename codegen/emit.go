@@ -333,9 +333,7 @@ func (e *emitter) entry(q *elfdiff.Piece, entry *elfdiff.Entry) {
 		clear(data[entry.Refs[i].Off:][:entry.Refs[i].Size])
 	}
 	// A last entry may be cut short where the assembler left no padding.
-	if want := elfdiff.EntrySize(entry.Table); want > uint64(len(data)) {
-		data = append(data, make([]byte, want-uint64(len(data)))...)
-	}
+	data = append(data, make([]byte, entry.Full-entry.Size)...)
 	s.Data = append(s.Data, data...)
 	s.Size = uint64(len(s.Data))
 	if entry.Replacement != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/target"
 )
 
 // dest is where a reference of the emitted object leads.
@@ -301,14 +302,20 @@ func (u *unitPlan) checkNeighbour(p *elfdiff.Piece, r *elfdiff.Ref) {
 	if before == nil || before.Sym == nil || (before.Twin == nil) == (q.Twin == nil) || elfdiff.MayTravel(before) || before.Size() <= 8 {
 		return // no array
 	}
-	refers := false
-	for i := range p.Refs {
-		refers = refers || p.Refs[i].To.Kind == elfdiff.InPiece && p.Refs[i].To.Piece == before
-	}
-	if refers {
+	if refersTo(p, before) || refersToEnd(p.Twin, before.Twin) {
 		u.problem(AmbiguousSymbol, p, r.Off, fmt.Sprintf("%s refers to an address that is the end of %s as well as the start of %s, of which the running kernel has only one", p.Name(), before.Name(), q.Name()),
 			"declare the new variable without its section attribute (__read_mostly, __ro_after_init, per-CPU), or in front of the other")
 	}
+}
+
+// refersToEnd tells whether the original function has a reference by section
+// and offset to the end of a variable, which then may be meant in the patched
+// one, too.
+func refersToEnd(p, q *elfdiff.Piece) bool {
+	return p != nil && q != nil && slices.ContainsFunc(p.Refs, func(r elfdiff.Ref) bool {
+		return r.Section && r.To.Kind == elfdiff.InPiece && r.To.Piece.Sec == q.Sec &&
+			int64(r.To.Piece.Origin())+r.Addend+r.Adj == int64(q.Hi)
+	})
 }
 
 // namer says how a reference to the running kernel is named.
@@ -416,10 +423,7 @@ func (u *unitPlan) foreign(s *elfobj.Symbol) (dest, error) {
 		return d, nil
 	}
 	if u.module != nil && exported && x.Module != VMLinux {
-		if !slices.Contains(u.dependencies(), ModuleName(x.Module)) {
-			return dest{}, fmt.Errorf("module %s exports it, on which %s does not depend, so that it need not be there", ModuleName(x.Module), u.Object)
-		}
-		return klp(u.Object, ModuleName(x.Module), s.Name, 0)
+		return u.fromModule(s.Name, x)
 	}
 	i, err := u.global(s.Name)
 	switch {
@@ -431,6 +435,28 @@ func (u *unitPlan) foreign(s *elfobj.Symbol) (dest, error) {
 		return dest{name: s.Name, bind: elf.STB_WEAK}, nil // as in the kernel: address 0
 	}
 	return dest{}, err
+}
+
+// fromModule is a symbol that another module exports. While the patched module
+// is there, the modules that it depends on are there too. If it does not depend
+// on that one, the livepatch does, as the patched module would have.
+func (u *unitPlan) fromModule(name string, x target.Export) (dest, error) {
+	exporter := ModuleName(x.Module)
+	if slices.Contains(u.dependencies(), exporter) {
+		return klp(u.Object, exporter, name, 0)
+	}
+	if strings.HasPrefix(x.Namespace, "module:") {
+		return dest{}, fmt.Errorf("module %s, on which %s does not depend, exports it for some modules only, and a livepatch is none of them", exporter, u.Object)
+	}
+	if x.Namespace != "" {
+		u.plan.Namespaces = append(u.plan.Namespaces, x.Namespace)
+	}
+	note := fmt.Sprintf("%s: the livepatch depends on module %s, which exports %s; %s itself does not, so load %s before the livepatch", u.Source, exporter, name, u.Object, exporter)
+	if !u.reported[note] {
+		u.reported[note] = true
+		u.plan.Notes = append(u.plan.Notes, note)
+	}
+	return dest{name: name, bind: elf.STB_GLOBAL}, nil
 }
 
 // dependencies are the modules that the unit's module cannot do without.

@@ -148,9 +148,11 @@ func TestSees(t *testing.T) {
 		{"pasted with nothing", "foo_bar", []string{"#define X(a, b) a##foo_##b", "X(, bar)"}, true},
 		{"pasted with a number", "foo_8", []string{"#define X(a) foo_##a", "X(8)"}, true},
 		{"pasted without the word", "foo_bar", []string{"#define X(a) foo_##a", "X(baz)"}, false},
-		{"pasted with a word that is pasted itself", "foo_bar", []string{"#define X(a, b) a##_##b\n#define Y(a) a##bar", "X(foo, baz)"}, false},
+		{"pasted with a word that may be pasted itself", "foo_bar", []string{"#define X(a, b) a##_##b\n#define Y(a) a##bar", "X(foo, baz)"}, true},
 		{"words without a paste", "foo_bar", []string{"foo_ bar _bar foo _"}, false},
 		{"pasted twice", "sys_read", []string{"#define X(a) Y(_##a)\n#define Y(a) sys##a", "X(read)"}, true},
+		{"pasted three times", "__SCK__tp_func_rpc_x", []string{"#define X(a) Y(rpc_##a)\n#define Y(a) Z(tp_func_##a)\n#define Z(a) __SCK__##a", "X(x)"}, true},
+		{"pasted twice with something behind", "a_get_b_put", []string{"#define X(a) Y(get_##a##_put)\n#define Y(a) a_##a", "X(b)"}, true},
 		{"pasted twice from operands", "class_foo_try_x", []string{"#define X(a, b) Y(a##b)\n#define Y(a) class_##a##_x", "X(foo, _try)"}, true},
 		{"pasted by a macro that does only that", "GUC_BAR_KEY", []string{"#define X(a) CONCATENATE(CONCATENATE(GUC_, a), _KEY)", "X(BAR)"}, true},
 		{"pasted to what a macro stands for", "__SCK__tp_func_x", []string{"#define PREFIX __SCK__\n#define K(a) __PASTE(PREFIX, a)", "#define T(a) K(tp_func_##a)", "T(x)"}, true},
@@ -161,6 +163,63 @@ func TestSees(t *testing.T) {
 			q := cpptext.NewQuery(strings.Fields(test.seek))
 			var hits []cpptext.Hits
 			for _, f := range test.files {
+				hits = append(hits, q.Look([]byte(f)))
+			}
+			if diff := cmp.Diff(test.want, q.Sees(hits)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestSeesGiven: macros whose calls are plain to see make only what these give.
+func TestSeesGiven(t *testing.T) {
+	// The words that would make task_state_index stand in the files, but not in
+	// a call.
+	const words = "int f(int task, int _, int state_index, int state, int index, int task_state) { }\n"
+	for _, test := range []struct {
+		name  string
+		files []string
+		want  bool
+	}{
+		{"given", []string{"#define X(a) task_##a", "X(state_index)"}, true},
+		{"something else is given", []string{"#define X(a) task_##a", "X(spread)"}, false},
+		{"given to another parameter", []string{"#define X(a, b) task_##b; a", "X(state_index, spread)"}, false},
+		{"given to the second parameter", []string{"#define X(a, b) task_##b; a", "X((1, 2), state_index)"}, true},
+		{"given over lines", []string{"#define X(a, b) task_##b; a", "X(f[1, 2],\n\n  state_index\n)"}, true},
+		{"given by the last word of several", []string{"#define X(a) a##_index", "X(struct task_state)"}, true},
+		{"given by the first word of several", []string{"#define X(a) task_##a", "X(state_index = 1)"}, true},
+		{"given by a word in the middle", []string{"#define X(a) task_##a", "X(a state_index b)"}, false},
+		{"given by another macro", []string{"#define X(a) task_##a", "#define Y X(state_index)"}, true},
+		{"something else is given by another macro", []string{"#define X(a) task_##a", "#define Y(b) X(spread)"}, false},
+		{"given by a macro's parameter", []string{"#define X(a) task_##a", "#define Y(b) X(b)"}, true},
+		{"given by a macro's pasted parameter", []string{"#define X(a) task_##a", "#define Y(b) X(x##b)"}, true},
+		{"given by a macro's other arguments", []string{"#define X(a) task_##a", "#define Y(b, ...) X(__VA_ARGS__)"}, true},
+		{"given as more arguments", []string{"#define X(a, ...) a##__VA_ARGS__", "X(task_, state_index)"}, true},
+		{"passed on by name", []string{"#define X(a) task_##a", "Y(X, spread)"}, true},
+		{"known by another name", []string{"#define X(a) task_##a\n#define Y X", "Y(spread)"}, true},
+		{"its name is pasted and called", []string{"#define XX(a) task_##a\n#define Y(a, b) X##a(b)", "Y(X, state_index)"}, true},
+		{"its name is pasted and called with something else", []string{"#define XX(a) task_##a\n#define Y(a, b) X##a(spread)", "Y(X, 1)"}, false},
+		{"its name is pasted", []string{"#define XX(a) task_##a\n#define Y(a) Z(X##a, state_index)", "Y(X)"}, true},
+		{"a call that does not end", []string{"#define X(a) task_##a", "X(spread"}, true},
+		{"a call with a condition in it", []string{"#define X(a) task_##a", "X(\n#ifdef Z\nspread\n#endif\n)"}, true},
+		{"by way of a macro that pastes what it is given expanded", []string{"#define X(a) __PASTE(task_, a)", "X(SPREAD)"}, true},
+		{"asked about only", []string{"#define X(a) task_##a", "#ifdef X\n#undef X\n#endif"}, false},
+		{"never called", []string{"#define X(a, b) a##_##b"}, false},
+		{"three operands", []string{"#define X(a, b, c) a##_##b##_##c", "X(task, state, index)"}, true},
+		{"three operands in another order", []string{"#define X(a, b, c) a##_##b##_##c", "X(state, task, index)"}, false},
+		{"given twice", []string{"#define X(a, b) a##_##b", "X(task, x) X(y, state_index)"}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			q := cpptext.NewQuery([]string{"task_state_index"})
+			var macros []string
+			files := append([]string{words}, test.files...)
+			for _, f := range files {
+				macros = append(macros, q.Pasting([]byte(f))...)
+			}
+			q.Follow(macros)
+			var hits []cpptext.Hits
+			for _, f := range files {
 				hits = append(hits, q.Look([]byte(f)))
 			}
 			if diff := cmp.Diff(test.want, q.Sees(hits)); diff != "" {

@@ -15,8 +15,10 @@ import (
 // Depending on the pattern's literals, an operand may also be made itself:
 //
 //	none            no: words only
-//	any             by a pattern of one literal and one operand
+//	any             by patterns with literals, however deep
 //	three letters   by a pattern of two operands as well
+//
+// What can be given for an operand is narrowed further in calls.go.
 //
 // A call of a macro that does nothing but paste (by its name: __PASTE, CONCATENATE)
 // counts as ## where it stands in another #define. Its arguments are expanded, so
@@ -34,6 +36,7 @@ type Query struct {
 	base   []int
 	places int
 	parts  map[string][]int // of each substring, its places
+	macros map[string]int   // those that are followed, numbered
 }
 
 // Hits is what one file has to do with a query's names.
@@ -42,6 +45,8 @@ type Hits struct {
 	places   []int    // of its words that are parts of a name; sorted
 	patterns []string // that may make a name, or a part of one; sorted
 	aliases  []string // macros in capitals that stand for a part of a name: "X" separator "part"
+	opened   []int    // parameters of followed macros; see Query.parameter
+	given    []given
 }
 
 // NewQuery prepares to look for names.
@@ -62,11 +67,15 @@ func NewQuery(names []string) *Query {
 
 // Look reads a file. The result can be kept: it is about the file alone.
 func (q *Query) Look(text []byte) Hits {
-	s := &search{Query: q, places: map[int]bool{}, patterns: map[string]bool{}}
+	s := &search{Query: q, places: map[int]bool{}, patterns: map[string]bool{}, opened: map[int]bool{}, given: map[given]bool{}}
 	n := newNames(1 << 10)
 	l := newLexer(text, n)
 	for t := l.next(); t.kind != eof; t = l.next() {
 		switch t.kind {
+		case ident:
+			if len(s.macros) > 0 {
+				s.call(l, t, nil)
+			}
 		case number:
 			s.word(text[t.start:t.end])
 		case str, char, invalid:
@@ -85,6 +94,12 @@ func (q *Query) Look(text []byte) Hits {
 	for p := range s.patterns {
 		h.patterns = append(h.patterns, p)
 	}
+	for p := range s.opened {
+		h.opened = append(h.opened, p)
+	}
+	for g := range s.given {
+		h.given = append(h.given, g)
+	}
 	slices.Sort(h.places)
 	slices.Sort(h.patterns)
 	h.aliases = s.aliases
@@ -99,6 +114,8 @@ type search struct {
 	places   map[int]bool
 	patterns map[string]bool
 	aliases  []string
+	opened   map[int]bool
+	given    map[given]bool
 }
 
 func (s *search) word(w []byte) {
@@ -121,24 +138,61 @@ func (q *Query) whole(p int) bool {
 // directive reads a directive's words and, of a #define, the patterns.
 func (s *search) directive(text []byte) {
 	name, rest := directive(text)
-	if string(name) != "define" || !bytes.Contains(text, []byte("##")) && !pastes(text) {
+	if string(name) != "define" {
 		eachRun(text, s.word)
-		if f := bytes.Fields(rest); string(name) == "define" && len(f) > 1 && capitals(f[0]) && s.parts[string(f[1])] != nil {
+		return
+	}
+	if !bytes.Contains(text, []byte("##")) && !pastes(text) {
+		eachRun(text, s.word)
+		if f := bytes.Fields(rest); len(f) > 1 && capitals(f[0]) && s.parts[string(f[1])] != nil {
 			s.aliases = append(s.aliases, string(f[0])+separator+string(f[1]))
+		}
+		if len(s.macros) > 0 {
+			_, parameters, body := parseDefine(rest)
+			s.calls(body, parameters)
 		}
 		return
 	}
+	macro, parameters := s.define(rest)
+	s.word([]byte(macro))
+	_, _, body := parseDefine(rest)
+	s.calls(body, parameters)
+}
+
+// define finds the patterns of a #define. It returns its name and its parameters,
+// with what stands for each in a pattern.
+func (s *search) define(rest []byte) (macro string, parameters map[string]string) {
+	macro, parameters, body := parseDefine(rest)
+	s.body(body, parameters)
+	return macro, parameters
+}
+
+// parseDefine takes what follows "#define" apart. Operands are open where they may
+// have been expanded, or are several arguments.
+func parseDefine(rest []byte) (macro string, parameters map[string]string, body []byte) {
 	rest = bytes.TrimLeft(rest, " \t")
 	n := wordLength(rest)
-	s.word(rest[:n])
-	rest = rest[n:]
-	operands := map[string]bool{"__VA_ARGS__": true}
-	if len(rest) > 0 && rest[0] == '(' {
-		end := max(bytes.IndexByte(rest, ')'), 0)
-		eachWord(rest[:end], func(w []byte) { operands[string(w)] = true })
-		rest = rest[end:]
+	macro, rest = string(rest[:n]), rest[n:]
+	parameters = map[string]string{"__VA_ARGS__": operand}
+	if len(rest) == 0 || rest[0] != '(' {
+		return macro, parameters, rest
 	}
-	s.body(rest, operands)
+	end := max(bytes.IndexByte(rest, ')'), 0)
+	body = rest[end:]
+	indirect := pastes(body)
+	for i, p := range bytes.Split(rest[1:max(end, 1)], []byte(",")) {
+		number := i
+		if indirect || i >= maxParameters || bytes.Contains(p, []byte("...")) {
+			number = -1
+		}
+		eachWord(p, func(w []byte) {
+			parameters[string(w)] = operand
+			if number >= 0 {
+				parameters[string(w)] = closedOperand(macro, number)
+			}
+		})
+	}
+	return macro, parameters, body
 }
 
 // eachRun calls f with the runs of letters, digits and underscores in b.
@@ -166,18 +220,21 @@ func pastes(text []byte) bool {
 
 // body finds the patterns in a macro's body, and the other words. A word beside
 // ## is part of a pattern, and no operand of another.
-func (s *search) body(src []byte, operands map[string]bool) {
+func (s *search) body(src []byte, operands map[string]string) {
 	if s.scratch == nil {
 		s.scratch = newNames(1 << 10)
 	}
 	l := glued{lexer: lexer{src: src, names: s.scratch}}
 	var parts []string
 	pasting := false
-	flush := func() {
+	flush := func(called bool) {
 		if len(parts) == 1 {
 			s.word([]byte(parts[0]))
 		}
-		s.pattern(parts)
+		if len(parts) > 1 {
+			s.pattern(parts)
+			s.byName(parts, called, l.lexer, operands)
+		}
 		parts = nil
 	}
 	for {
@@ -188,18 +245,18 @@ func (s *search) body(src []byte, operands map[string]bool) {
 			continue
 		}
 		if !pasting || t.kind == eof {
-			flush()
+			flush(t.is('('))
 		}
 		pasting = false
 		switch {
 		case t.kind == eof:
 			return
-		case operands[string(text)]:
-			parts = append(parts, operand)
+		case operands[string(text)] != "":
+			parts = append(parts, operands[string(text)])
 		case t.kind == ident || t.kind == number:
 			parts = append(parts, string(text))
 		default:
-			flush()
+			flush(false)
 			eachRun(text, s.word)
 		}
 	}
@@ -240,11 +297,8 @@ func (g *glued) next() token {
 
 // pattern notes the parts of a paste if it can make a name or a part of one.
 func (s *search) pattern(parts []string) {
-	if len(parts) < 2 {
-		return
-	}
 	for _, p := range parts {
-		if p != operand && s.parts[p] == nil && !capitals([]byte(p)) {
+		if !isOperand(p) && s.parts[p] == nil && !capitals([]byte(p)) {
 			return
 		}
 	}
@@ -278,16 +332,22 @@ func (q *Query) Sees(files []Hits) bool {
 type union struct {
 	*Query
 	have     placeSet
-	patterns [][]string
+	opened   []bool // by parameter
+	given    []given
+	patterns [][]part
 }
 
 func (q *Query) unite(files []Hits) union {
-	u := union{Query: q, have: newPlaceSet(q.places)}
+	u := union{Query: q, have: newPlaceSet(q.places), opened: make([]bool, q.parameter(len(q.macros), 0))}
 	aliases := map[string][]string{}
 	for _, f := range files {
 		for _, p := range f.places {
 			u.have.add(p)
 		}
+		for _, p := range f.opened {
+			u.opened[p] = true
+		}
+		u.given = append(u.given, f.given...)
 		for _, a := range f.aliases {
 			name, stands, _ := strings.Cut(a, separator)
 			if !slices.Contains(aliases[name], stands) {
@@ -310,7 +370,7 @@ func (q *Query) unite(files []Hits) union {
 // expand adds a pattern, and what it is with aliases for the literals from an
 // index on.
 func (u *union) expand(p []string, from int, aliases map[string][]string) {
-	u.patterns = append(u.patterns, p)
+	u.patterns = append(u.patterns, u.parts(p))
 	for i := from; i < len(p); i++ {
 		for _, stands := range aliases[p[i]] {
 			q := slices.Clone(p)
@@ -324,20 +384,31 @@ func (u *union) expand(p []string, from int, aliases map[string][]string) {
 func (u *union) makes(k int) bool {
 	a := &assembly{name: u.names[k], base: u.base[k], have: u.have, simple: newPlaceSet(u.places), double: newPlaceSet(u.places)}
 	for _, p := range u.patterns {
-		a.inner(p)
+		a.two(p)
+	}
+	for more := true; more; {
+		more = false
+		for _, p := range u.patterns {
+			more = a.inner(p) || more
+		}
 	}
 	for _, p := range u.patterns {
-		a.letters = 0
-		for _, part := range p {
-			if part != operand {
-				a.letters += max(1, len(strings.Trim(part, "_")))
-			}
-		}
-		if a.fits(p, 0) {
+		a.letters = letters(p)
+		if a.fits(p, 0, len(a.name)) {
 			return true
 		}
 	}
 	return false
+}
+
+// letters counts those in a pattern's literals; a literal without any counts as one.
+func letters(p []part) (n int) {
+	for _, part := range p {
+		if !part.operand {
+			n += max(1, len(strings.Trim(part.literal, "_")))
+		}
+	}
+	return n
 }
 
 // placeSet is a set of places.
@@ -354,61 +425,82 @@ type assembly struct {
 	name string
 	base int
 	have placeSet // words that stand in a file
-	// simple are words made by a literal and an operand, double by two operands.
+	// simple are words made of literals with letters and operands that are words
+	// or simple themselves; double are made by two operands that are words.
 	simple, double placeSet
 	letters        int // in the literals of the pattern in question
 }
 
 func (a *assembly) place(from, to int) int { return a.base + from*(len(a.name)+1) + to }
 
-// inner notes what a pattern of two parts makes of words.
-func (a *assembly) inner(p []string) {
-	if len(p) != 2 {
+// two notes what a pattern of two operands makes of words.
+func (a *assembly) two(p []part) {
+	if len(p) != 2 || !p[0].operand || !p[1].operand {
 		return
-	}
-	made := a.simple
-	if p[0] == operand && p[1] == operand {
-		made = a.double
 	}
 	for from := range len(a.name) {
 		for mid := from + 1; mid < len(a.name); mid++ {
-			if !a.isPart(p[0], from, mid) {
+			if !a.isWord(p[0], from, mid) {
 				continue
 			}
 			for to := mid + 1; to <= len(a.name); to++ {
-				if a.isPart(p[1], mid, to) {
-					made.add(a.place(from, to))
+				if a.isWord(p[1], mid, to) {
+					a.double.add(a.place(from, to))
 				}
 			}
 		}
 	}
 }
 
+func (a *assembly) isWord(p part, from, to int) bool {
+	set := p.words
+	if set == nil {
+		set = a.have
+	}
+	return set.has(a.place(from, to))
+}
+
+// inner notes what a pattern with literals makes as an operand of another one. It
+// tells whether that is anything new.
+func (a *assembly) inner(p []part) (more bool) {
+	if a.letters = min(letters(p), 2); a.letters == 0 { // nothing double as an operand
+		return false
+	}
+	for from := range len(a.name) {
+		if !p[0].operand && !strings.HasPrefix(a.name[from:], p[0].literal) {
+			continue
+		}
+		for to := from + 1; to <= len(a.name); to++ {
+			if at := a.place(from, to); !a.simple.has(at) && a.fits(p, from, to) {
+				a.simple.add(at)
+				more = true
+			}
+		}
+	}
+	return more
+}
+
 // isOperand tells whether a part of the name can stand for an operand.
-func (a *assembly) isOperand(from, to int) bool {
+func (a *assembly) isOperand(p part, from, to int) bool {
 	at := a.place(from, to)
+	if p.words != nil {
+		return p.words.has(at)
+	}
 	return a.have.has(at) || a.letters > 0 && a.simple.has(at) || a.letters >= 3 && a.double.has(at)
 }
 
-func (a *assembly) isPart(part string, from, to int) bool {
-	if part == operand {
-		return a.have.has(a.place(from, to))
-	}
-	return a.name[from:to] == part
-}
-
-// fits tells whether a pattern makes the name's rest from an offset on.
-func (a *assembly) fits(p []string, from int) bool {
+// fits tells whether a pattern makes the part of the name between two offsets.
+func (a *assembly) fits(p []part, from, end int) bool {
 	switch {
 	case len(p) == 0:
-		return from == len(a.name)
-	case p[0] != operand:
-		return strings.HasPrefix(a.name[from:], p[0]) && a.fits(p[1:], from+len(p[0]))
-	case a.fits(p[1:], from): // nothing is given for the operand
+		return from == end
+	case !p[0].operand:
+		return strings.HasPrefix(a.name[from:end], p[0].literal) && a.fits(p[1:], from+len(p[0].literal), end)
+	case a.fits(p[1:], from, end): // nothing is given for the operand
 		return true
 	}
-	for to := from + 1; to <= len(a.name); to++ {
-		if a.isOperand(from, to) && a.fits(p[1:], to) {
+	for to := from + 1; to <= end; to++ {
+		if a.isOperand(p[0], from, to) && a.fits(p[1:], to, end) {
 			return true
 		}
 	}

@@ -163,11 +163,19 @@ func readFiles(t *testing.T, k *pipeline.Kernel, u kbuild.Unit, pre kbuild.Compi
 	return files
 }
 
+// pastedUnits is how many units TestStockPasted takes: more if there is time.
+func pastedUnits() int {
+	if os.Getenv("KLPC_TEST_ALL") == "1" {
+		return 60
+	}
+	return 6
+}
+
 // TestStockPasted takes the identifiers of preprocessed units that stand in none
 // of the files that were read: those that ## has made. Sees must say so.
 func TestStockPasted(t *testing.T) {
 	eachKernel(t, func(t *testing.T, k *pipeline.Kernel) {
-		for _, u := range sample(k, 6) {
+		for _, u := range sample(k, pastedUnits()) {
 			pre := preprocess(t, k, kbuild.CompileJob{Unit: u, Out: filepath.Join(t.TempDir(), "unit")})
 			var texts [][]byte
 			for _, f := range readFiles(t, k, u, pre) {
@@ -188,6 +196,11 @@ func TestStockPasted(t *testing.T) {
 			q := cpptext.NewQuery(made)
 			var hits []cpptext.Hits
 			start := time.Now()
+			var macros []string
+			for _, text := range texts {
+				macros = append(macros, q.Pasting(text)...)
+			}
+			q.Follow(macros)
 			for _, text := range texts {
 				hits = append(hits, q.Look(text))
 			}
@@ -269,11 +282,17 @@ func seesEdit(files []file, header file, edited []byte) string {
 		return "not known"
 	}
 	q := cpptext.NewQuery(c.Names)
+	files = slices.Clone(files)
+	var macros []string
+	for i := range files {
+		if files[i].name == header.name {
+			files[i].text = c.Rest
+		}
+		macros = append(macros, q.Pasting(files[i].text)...)
+	}
+	q.Follow(macros)
 	var hits []cpptext.Hits
 	for _, f := range files {
-		if f.name == header.name {
-			f.text = c.Rest
-		}
 		hits = append(hits, q.Look(f.text))
 	}
 	if q.Sees(hits) {

@@ -142,10 +142,10 @@ func openKernel(t *testing.T, series string) kernel {
 }
 
 // patch returns the path of a patch: NAME.patch, or NAME-SERIES.patch where
-// the sources of the kernels differ too much.
+// the sources of the kernels differ too much, or the folder NAME of a series.
 func (k kernel) patch(t *testing.T, name string) string {
 	t.Helper()
-	for _, file := range []string{name + ".patch", name + "-" + k.series + ".patch"} {
+	for _, file := range []string{name + ".patch", name + "-" + k.series + ".patch", name + "/"} {
 		path := filepath.Join("..", "testdata", "patches", file)
 		if _, err := os.Stat(path); err == nil {
 			return path

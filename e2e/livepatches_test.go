@@ -6,13 +6,14 @@ import (
 	"github.com/klpc/klpc/livetest"
 )
 
-// scenarios are all tests of working livepatches, in the order of issue 2.
+// scenarios are all tests of working livepatches.
 func scenarios() []scenario {
 	return []scenario{
 		{name: "cmdline", patched: []string{"vmlinux cmdline_proc_show"},
 			steps: onOff("cmdline", part{check: "grep -q livepatch=1 /proc/cmdline"})},
 		{name: "module", patched: []string{"dummy dummy_get_stats64"}, steps: moduleSteps},
-		bridge(), threeFiles(), data(), split(), special(), readdir(), replace(), stack(), sleeping(), callbacks(),
+		bridge(), newNeeds(), constants(), threeFiles(), data(), split(), special(), readdir(), replace(), stack(), sleeping(), callbacks(),
+		newFiles(), patchSeries(),
 	}
 }
 
@@ -114,6 +115,33 @@ func bridge() scenario {
 			return steps(there, onOff("bridge", part{check: check})(k), gone,
 				load("bridge"), there, livetest.CheckPasses(check), unload("bridge"), livetest.CheckFails(check), gone)
 		}}
+}
+
+// newNeeds: the livepatch needs a module that the patched one does not, so that
+// it must be there first.
+func newNeeds() scenario {
+	there, gone := steps(livetest.Insmod("llc"), livetest.Insmod("dummy")), steps(livetest.Rmmod("dummy"), livetest.Rmmod("llc"))
+	return scenario{name: "new-needs", patched: []string{"dummy dummy_get_stats64"},
+		steps: func(k kernel) []livetest.Step {
+			check := dummyReads("5252")
+			return steps(there, onOff("new-needs", part{check: check})(k), gone,
+				livetest.Insmod("llc"), load("new-needs"), livetest.Insmod("dummy"), livetest.CheckPasses(check),
+				unload("new-needs"), livetest.CheckFails(check), gone)
+		}}
+}
+
+// constants is one livepatch of a constant table that travels and of a function
+// that is weak.
+func constants() scenario {
+	weak := lines(mark,
+		"insmod /modules/dummy.ko; rmmod dummy",
+		"since | grep -q 'livepatch: weak function'")
+	return scenario{name: "constants",
+		livepatches: []livepatch{{name: "constants", patches: []string{"const-table", "weak"}}},
+		patched:     []string{"vmlinux proc_pid_status", "vmlinux module_init_section"},
+		steps: onOff("constants",
+			part{name: "const-table", check: `grep -q '^State:.*S (snoozing)' /proc/1/status`},
+			part{name: "weak", check: weak, before: steps(livetest.Insmod("dummy"), livetest.Rmmod("dummy"))})}
 }
 
 // threeFiles: each reader of the counter must get a higher number.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/klpc/klpc/elfobj"
 )
@@ -18,6 +17,8 @@ type comparison struct {
 	assumed       map[compared]bool
 	callers       map[*Piece][]*Piece // of the original's functions; made when first needed
 	addressTaken  map[*Piece]bool     // patched: reached otherwise than by a read of the place itself
+	records       []string            // sections of trace event records that have changed
+	wrapped       map[*Piece]bool     // patched: without an ftrace entry, but all callers are patched
 }
 
 // Compare compares the object of one translation unit as it was with the
@@ -37,7 +38,7 @@ func Compare(orig, patched *elfobj.Object) (*Result, error) {
 
 // CompareViews is Compare for views that exist already.
 func CompareViews(o, p *View) *Result {
-	c := &comparison{orig: o, patched: p, travels: map[*Piece]bool{}, assumed: map[compared]bool{}}
+	c := &comparison{orig: o, patched: p, travels: map[*Piece]bool{}, assumed: map[compared]bool{}, wrapped: map[*Piece]bool{}}
 	c.problems = slices.Clone(p.problems)
 	for _, x := range o.problems {
 		if !slices.Contains(c.problems, x) {
@@ -57,7 +58,7 @@ func CompareViews(o, p *View) *Result {
 
 func (c *comparison) compareFunctions(r *Result) {
 	for _, p := range c.orig.Pieces {
-		if !p.Func || p.Sym == nil {
+		if !p.Func || p.Sym == nil || p.registers {
 			continue
 		}
 		if p.Twin == nil {
@@ -71,7 +72,7 @@ func (c *comparison) compareFunctions(r *Result) {
 		}
 	}
 	for _, q := range c.patched.Pieces {
-		if q.Func && q.Sym != nil && q.Twin == nil && q.Parent == nil {
+		if q.Func && q.Sym != nil && q.Twin == nil && q.Parent == nil && !q.registers {
 			r.Functions = append(r.Functions, Change{Patched: q, Kind: IsNew})
 		}
 	}
@@ -132,12 +133,20 @@ func (c *comparison) compareUnnamedData() {
 		names[n] = true
 	}
 	for n := range names {
-		if !slices.Equal(a[n], b[n]) {
-			c.problems = append(c.problems, Problem{Kind: UnknownConstruct, At: elfobj.Pos{Section: n},
-				Detail: "code or data without a name in section " + n + " has changed",
-				Hint:   "leave out the part of the patch that adds or changes this registration; the running kernel has read it already"})
+		switch {
+		case slices.Equal(a[n], b[n]):
+		case eventRecords[n]:
+			c.records = append(c.records, n)
+		default:
+			c.unnamedChanged(n)
 		}
 	}
+}
+
+func (c *comparison) unnamedChanged(section string) {
+	c.problems = append(c.problems, Problem{Kind: UnknownConstruct, At: elfobj.Pos{Section: section},
+		Detail: "code or data without a name in section " + section + " has changed",
+		Hint:   "leave out the part of the patch that adds or changes this registration; the running kernel has read it already"})
 }
 
 // padding tells whether unnamed bytes only keep the variables around them
@@ -157,204 +166,6 @@ func (c *comparison) compareExports(r *Result) {
 			r.RemovedExports = append(r.RemovedExports, n)
 		}
 	}
-}
-
-// judge lifts verdicts and finds what the running kernel cannot take.
-func (c *comparison) judge(r *Result) {
-	c.liftParts(r)
-	var initCode []Change
-	var live []Change
-	for _, f := range r.Functions {
-		if f.Kind == IsChanged && f.Orig.Init || f.Kind == IsNew && f.Patched.Init || f.Kind == IsRemoved && f.Orig.Init {
-			initCode = append(initCode, f)
-			continue
-		}
-		live = append(live, f)
-		if f.Kind == IsChanged && !f.Orig.Traceable() {
-			c.noEntry(f)
-		}
-	}
-	var data []Change
-	for _, d := range r.Data {
-		if d.Orig != nil && d.Orig.Init || d.Orig == nil && d.Patched.Init {
-			if d.Kind == IsChanged {
-				initCode = append(initCode, d)
-			}
-			continue
-		}
-		data = append(data, d)
-		if d.Kind == IsChanged && d.Orig != nil {
-			c.dataChanged(d)
-		}
-	}
-	r.Functions, r.Data = live, data
-	c.judgeInit(r, initCode)
-}
-
-// judgeInit: init code that changes beside other code is left out, since it
-// has run already; a patch of nothing but init code cannot do anything.
-func (c *comparison) judgeInit(r *Result, initCode []Change) {
-	if len(initCode) == 0 {
-		return
-	}
-	effective := slices.ContainsFunc(r.Functions, func(f Change) bool { return f.Kind == IsChanged })
-	for _, f := range initCode {
-		if f.Kind == IsRemoved {
-			continue
-		}
-		p := cmp.Or(f.Orig, f.Patched)
-		if effective {
-			r.Notes = append(r.Notes, fmt.Sprintf("%s (%s) is left out: it only runs while the kernel boots or the module loads or unloads", p.Name(), p.Sec.Name))
-			continue
-		}
-		if f.Kind == IsNew {
-			continue
-		}
-		c.problems = append(c.problems, Problem{Kind: InitCode, At: p.Pos(p.entry()),
-			Detail: fmt.Sprintf("%s lies in %s: it only runs while the kernel boots or the module loads or unloads, so changing it has no effect on a running kernel", p.Name(), p.Sec.Name),
-			Hint:   "put the state right from a pre-patch callback (KLP_PRE_PATCH_CALLBACK), or reboot into a fixed kernel"})
-	}
-}
-
-// liftParts makes a change in a split-off cold part a change of its parent.
-func (c *comparison) liftParts(r *Result) {
-	index := map[*Piece]int{}
-	for i, f := range r.Functions {
-		if f.Patched != nil {
-			index[f.Patched] = i
-		}
-	}
-	var kept []Change
-	lifted := map[*Piece][]string{}
-	for _, f := range r.Functions {
-		if f.Kind == IsChanged && f.Patched.Parent != nil {
-			lifted[f.Patched.Parent] = append(lifted[f.Patched.Parent], "its unlikely part "+f.Orig.Name()+": "+strings.Join(f.Reasons, ", "))
-			continue
-		}
-		kept = append(kept, f)
-	}
-	r.Functions = kept
-	for i, f := range r.Functions {
-		if more, ok := lifted[f.Patched]; ok && f.Patched != nil {
-			r.Functions[i].Reasons = append(f.Reasons, more...)
-			delete(lifted, f.Patched)
-		}
-	}
-	for parent, reasons := range lifted {
-		if parent.Twin != nil {
-			r.Functions = append(r.Functions, Change{Orig: parent.Twin, Patched: parent, Kind: IsChanged, Reasons: reasons})
-		}
-	}
-}
-
-func (c *comparison) noEntry(f Change) {
-	callers := c.nearestCallers(f.Orig)
-	hint := "no caller in this file can be patched instead; change a caller in another file, or reboot into a fixed kernel"
-	if len(callers) > 0 {
-		hint = "copy the function under a new name and call that from " + strings.Join(callers, ", ") + " instead"
-	}
-	c.problems = append(c.problems, Problem{Kind: NoFtraceEntry, At: f.Orig.Pos(f.Orig.entry()),
-		Detail: fmt.Sprintf("%s has no ftrace entry (notrace, noinstr or built without -pg), so the kernel cannot redirect it", f.Orig.Name()),
-		Hint:   hint})
-}
-
-// nearestCallers finds the closest functions of the original that reach p by
-// calls and that ftrace can patch, breadth first. Names are sorted.
-func (c *comparison) nearestCallers(p *Piece) []string {
-	if c.callers == nil {
-		c.callers = callersOf(c.orig)
-	}
-	seen := map[*Piece]bool{p: true}
-	level := []*Piece{p}
-	// A caller further away is of no use to the author.
-	for depth := 0; depth < 8 && len(level) > 0; depth++ {
-		var found []string
-		var next []*Piece
-		for _, q := range level {
-			for _, k := range c.callers[q] {
-				if seen[k] {
-					continue
-				}
-				seen[k] = true
-				next = append(next, k)
-				if k.Traceable() && !k.Init {
-					found = append(found, k.Name())
-				}
-			}
-		}
-		if len(found) > 0 {
-			slices.Sort(found)
-			return slices.Compact(found)
-		}
-		level = next
-	}
-	return nil
-}
-
-// callersOf maps each function to those that refer to it.
-func callersOf(v *View) map[*Piece][]*Piece {
-	callers := map[*Piece][]*Piece{}
-	for _, q := range v.Pieces {
-		if !q.Func {
-			continue
-		}
-		for _, r := range q.Refs {
-			if r.To.Kind == InPiece && r.To.Piece.Func && r.To.Piece != q {
-				callers[r.To.Piece] = append(callers[r.To.Piece], cmp.Or(q.Parent, q))
-			}
-		}
-	}
-	return callers
-}
-
-func (c *comparison) dataChanged(d Change) {
-	p, q := d.Orig, d.Patched
-	readers := q.users
-	by := ""
-	if len(readers) > 0 {
-		by = "; used by " + strings.Join(readers, ", ")
-	}
-	if p.Size() != q.Size() {
-		c.problems = append(c.problems, Problem{Kind: DataResized, At: p.Pos(p.entry()),
-			Detail: fmt.Sprintf("%s has %d bytes instead of %d%s", p.Name(), q.Size(), p.Size(), by),
-			Hint:   "keep its size; put new fields into a shadow variable (klp_shadow_alloc) or a new variable"})
-		return
-	}
-	if rehomed(p, q) {
-		c.problems = append(c.problems, Problem{Kind: DataChanged, At: p.Pos(p.entry()),
-			Detail: fmt.Sprintf("%s moves from %s to %s, but the running kernel's copy stays where it is%s", p.Name(), p.Sec.Name, q.Sec.Name, by),
-			Hint:   "leave its declaration alone and let the changed functions use a new variable"})
-		return
-	}
-	if c.realigned(p, q) {
-		c.problems = append(c.problems, Problem{Kind: DataChanged, At: p.Pos(p.entry()),
-			Detail: fmt.Sprintf("%s is aligned to %d bytes instead of %d, but the running kernel's copy stays where it is%s", p.Name(), q.Sec.Align, p.Sec.Align, by),
-			Hint:   "leave its declaration alone and let the changed functions use a new variable"})
-		return
-	}
-	c.problems = append(c.problems, Problem{Kind: DataChanged, At: p.Pos(p.entry()),
-		Detail: fmt.Sprintf("the initial value of %s has changed, but the running kernel's copy is live%s", p.Name(), by),
-		Hint:   "leave its initialiser alone and set the new value from a pre-patch or post-patch callback (KLP_PRE_PATCH_CALLBACK), or let the changed functions use a new variable"})
-}
-
-// rehomed tells whether patched code would use a variable in a way that its
-// place in the running kernel does not allow: per CPU or not, or written where
-// memory is read-only by now.
-func rehomed(p, q *Piece) bool {
-	return (p.Kind == PerCPU) != (q.Kind == PerCPU) || isProtected(p) && !isProtected(q)
-}
-
-// realigned tells whether patched code may rely on an alignment of a variable
-// that the running kernel's does not have. Sections that variables share say
-// nothing of it.
-func (c *comparison) realigned(p, q *Piece) bool {
-	return len(c.orig.bySec[p.Sec]) == 1 && len(c.patched.bySec[q.Sec]) == 1 && q.Sec.Align > max(p.Sec.Align, 1)
-}
-
-// isProtected tells whether the kernel maps a variable read-only once it has
-// booted. Source: include/asm-generic/vmlinux.lds.h, RO_DATA.
-func isProtected(p *Piece) bool {
-	return p.Kind == ReadOnly || strings.HasPrefix(p.Sec.Name, ".data..ro_after_init")
 }
 
 func finish(r *Result) {

@@ -112,11 +112,15 @@ func (c *comparison) pair(g *group) {
 	first := g.orig[0]
 	if len(g.orig) == 1 && len(g.patched) == 1 {
 		q := g.patched[0]
-		if !first.key.numbered || first.Func || sharesUser(first, q) || first.Kind == ReadOnly || first.key.bookkeeping() {
+		switch {
+		case !first.key.numbered || first.Func || sharesUser(first, q) || first.key.bookkeeping() || fingerprint(first) == fingerprint(q) && first.Kind == ReadOnly:
 			join(first, q)
-			return
+		case first.Kind == ReadOnly && q.Kind == ReadOnly:
+			// Constants of different functions and of different content:
+			// one is gone, the other is new.
+		default:
+			c.ambiguous(first, q)
 		}
-		c.ambiguous(first, q)
 		return
 	}
 	// Same users and same looks, then same users, then same looks.

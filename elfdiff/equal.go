@@ -160,6 +160,9 @@ func (c *comparison) sameUnnamed(a, b *Ref) bool {
 		if from < 0 || to < 0 || uint64(from) > p.Hi-p.Lo || uint64(to) > q.Hi-q.Lo {
 			return false
 		}
+		if p.Kind == Code { // which may jump back to what is in front
+			return from == to && c.sameContent(p, q, 0, 0)
+		}
 		return c.sameContent(p, q, uint64(from), uint64(to))
 	case p.Sym != nil && q.Sym != nil && p.key == q.key && (MayTravel(p) || p.Kind == ReadOnly) && !p.Func:
 		return a.Addend == b.Addend && c.sameContent(p, q, 0, 0)
@@ -195,6 +198,29 @@ func (c *comparison) sameContent(p, q *Piece, from, to uint64) bool {
 	return c.firstRefDifference(a, b, from, to) == ""
 }
 
+// ubsanPlace is where the line and column of a record of UBSAN lie, in bytes
+// from its start: behind the pointer to the file's name. Source: struct
+// source_location, lib/ubsan.h; gcc/ubsan.cc names the records.
+var ubsanPlace = struct{ from, to uint64 }{8, 16}
+
+// isUbsanRecord tells whether a piece is one record of UBSAN, in a section of
+// its own.
+func isUbsanRecord(p *Piece) bool {
+	return p.Sym == nil && p.Lo == 0 && p.Hi == p.Sec.Size && p.Hi >= ubsanPlace.to && strings.Contains(p.Sec.Name, ".Lubsan_data")
+}
+
+// comparedBytes are the bytes of a piece that count, references masked. The line
+// in a record of UBSAN only names the place in the message, and an unpatched
+// function keeps its own.
+func comparedBytes(p *Piece) []byte {
+	out := maskedBytes(p.Bytes(), p.Refs)
+	if out != nil && isUbsanRecord(p) {
+		out = bytes.Clone(out)
+		clear(out[ubsanPlace.from:ubsanPlace.to])
+	}
+	return out
+}
+
 func refsFrom(refs []Ref, from uint64) []Ref {
 	for i := range refs {
 		if refs[i].Off >= from {
@@ -213,11 +239,11 @@ func sameBytes(p, q *Piece, from, to uint64) bool {
 	case a == nil && b == nil:
 		return true
 	case a == nil:
-		return len(bytes.Trim(maskedBytes(b, q.Refs)[to:], "\x00")) == 0
+		return len(bytes.Trim(comparedBytes(q)[to:], "\x00")) == 0
 	case b == nil:
-		return len(bytes.Trim(maskedBytes(a, p.Refs)[from:], "\x00")) == 0
+		return len(bytes.Trim(comparedBytes(p)[from:], "\x00")) == 0
 	}
-	return bytes.Equal(maskedBytes(a, p.Refs)[from:], maskedBytes(b, q.Refs)[to:])
+	return bytes.Equal(comparedBytes(p)[from:], comparedBytes(q)[to:])
 }
 
 // entryDifferences compares the special-section entries of two functions.

@@ -326,6 +326,7 @@ func (f *fixture) invariants(t *testing.T, orig, patched []byte, got string) {
 			t.Errorf("the %s object differs from itself (-want +got):\n%s", name, d)
 		}
 	}
+	nothingUnseen(t, patched)
 	for seed := range uint64(4) {
 		o, p := parse(t, orig), parse(t, patched)
 		if seed%2 == 0 {

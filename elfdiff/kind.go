@@ -29,7 +29,8 @@ const (
 // tableSpec says how the entries of a special section look.
 type tableSpec struct {
 	// entry is the size of one entry in bytes; 0 means that it follows from
-	// the distance between the entries' first relocations.
+	// the distance between the entries' first relocations. Objects of older
+	// kernels have other sizes, see entrySize.
 	entry uint64
 	// compared is false for tables that only serve the build (objtool) or
 	// that follow from the code itself.
@@ -122,6 +123,7 @@ func specOf(name string) tableSpec {
 func initSection(name string) bool {
 	for _, p := range []string{
 		".init.", ".initcall", ".con_initcall", ".exit.", ".exitcall", ".meminit.", ".memexit.",
+		".init_array", ".fini_array", ".ctors", ".dtors",
 		".devinit.", ".x86_cpu_dev.init", ".altinstr_aux.init", ".setup.", ".parainstructions.init",
 	} {
 		if strings.HasPrefix(name, p) {
@@ -129,6 +131,34 @@ func initSection(name string) bool {
 		}
 	}
 	return strings.HasSuffix(name, ".init") && !ownSection(name)
+}
+
+// isRegistration tells whether a function is one that a compiler makes for the
+// sanitizers and for coverage: constructors and destructors, which run while the
+// kernel boots or a module comes and goes. Sources: gcc/coverage.cc, gcc/asan.cc
+// (cgraph_build_static_cdtor), LLVM's AddressSanitizer and GCOVProfiling.
+func isRegistration(name string) bool {
+	for _, p := range []string{"_sub_I_", "_sub_D_", "_GLOBAL__sub_I_", "_GLOBAL__sub_D_", "__llvm_gcov_"} {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return strings.HasSuffix(name, "san.module_ctor") || strings.HasSuffix(name, "san.module_dtor")
+}
+
+// isTraceOutput tells whether a function only prints what a trace event has
+// recorded. Source: include/trace/trace_events.h, DECLARE_EVENT_CLASS.
+func isTraceOutput(name string) bool { return strings.HasPrefix(name, "trace_raw_output_") }
+
+// isTraceText tells whether a variable tells user space how a trace event is
+// printed. Source: as above.
+func isTraceText(name string) bool { return strings.HasPrefix(name, "print_fmt_") }
+
+// eventRecords are arrays that the kernel reads while it boots or a module
+// comes, of what can be traced. Source: include/asm-generic/vmlinux.lds.h.
+var eventRecords = map[string]bool{
+	"__tracepoints_ptrs": true, "_ftrace_events": true, "_ftrace_eval_map": true,
+	"__bpf_raw_tp_map": true, "__syscalls_metadata": true,
 }
 
 // ownSection tells whether a section is named for one function or variable,
@@ -211,6 +241,9 @@ var bookkeeping = map[string]bool{
 // as gcc writes it, FUNC.NAME or __func__.FUNC as clang does. A variable of the
 // file that only has such a name is data like any other.
 func (k nameKey) bookkeeping() bool {
+	if strings.HasPrefix(k.base, "__gcov") || strings.HasPrefix(k.base, "__llvm_gcov_ctr") || strings.HasPrefix(k.base, "__llvm_gcda_") {
+		return true // counters of CONFIG_GCOV_KERNEL, and what describes them
+	}
 	i := strings.LastIndexByte(k.base, '.')
 	if i < 0 {
 		return k.numbered && bookkeeping[k.base]

@@ -20,7 +20,6 @@ var gaps = map[string]string{
 	"gap-aggregate-neighbour": "f is the same, but unnamed constants of one section are compared from the first byte that is referenced to the section's end, because nothing says where one ends",
 	"gap-array-end-with-new-neighbour": "f is the same; table+40 and fresh are one address in the patched object. codegen refuses it in a " +
 		"function that refers to table as well; one that only refers to its end would, NOT SAFE, get the module's copy of fresh",
-	"gap-const-local-other-function": "map of f is removed and map of g is new; being constant and of other content, it cannot be the same variable",
 }
 
 func TestGapsAreListed(t *testing.T) {

@@ -2,6 +2,7 @@ package elfdiff
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/klpc/klpc/elfobj"
@@ -46,7 +47,18 @@ type Problem struct {
 	At     elfobj.Pos
 	Detail string
 	Hint   string
+	Source *Line // nil if it is not known
 }
+
+// Line is a line of the patched source.
+type Line struct {
+	File string `json:"file"` // relative to the kernel tree
+	Line int    `json:"line"` // 1-based
+	Text string `json:"text"` // without indentation
+}
+
+// String returns the line as compilers show it.
+func (l *Line) String() string { return fmt.Sprintf("%s:%d: %s", l.File, l.Line, l.Text) }
 
 // Change is one function or variable that is not the same in both objects.
 type Change struct {
@@ -92,6 +104,7 @@ type (
 		Where  string      `json:"where"`
 		Detail string      `json:"detail"`
 		Hint   string      `json:"hint"`
+		Source *Line       `json:"source,omitempty"`
 	}
 	// JSONResult is what `klpc diff --json` prints.
 	JSONResult struct {
@@ -127,7 +140,7 @@ func JSONChanges(cs []Change) []JSONChange {
 func JSONProblems(ps []Problem) []JSONProblem {
 	out := make([]JSONProblem, 0, len(ps))
 	for _, p := range ps {
-		out = append(out, JSONProblem{Kind: p.Kind, Where: p.At.String(), Detail: p.Detail, Hint: p.Hint})
+		out = append(out, JSONProblem{Kind: p.Kind, Where: p.At.String(), Detail: p.Detail, Hint: p.Hint, Source: p.Source})
 	}
 	return out
 }

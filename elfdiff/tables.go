@@ -7,6 +7,7 @@ package elfdiff
 // reach from one such relocation to the next.
 
 import (
+	"debug/elf"
 	"sort"
 
 	"github.com/klpc/klpc/elfobj"
@@ -23,10 +24,11 @@ func (v *View) readTables() {
 func (v *View) readTable(sec *elfobj.Section) {
 	spec := specOf(sec.Name)
 	rs := v.relocs[sec]
-	for _, b := range v.entryBounds(sec, spec, rs) {
+	size := v.entrySize(sec, spec, rs)
+	for _, b := range v.entryBounds(sec, size, rs) {
 		lo := sort.Search(len(rs), func(i int) bool { return rs[i].Off >= b[0] })
 		hi := sort.Search(len(rs), func(i int) bool { return rs[i].Off >= b[1] })
-		e := &Entry{Table: sec.Name, Sec: sec, Off: b[0], Size: b[1] - b[0], Data: sec.Data[b[0]:b[1]]}
+		e := &Entry{Table: sec.Name, Sec: sec, Off: b[0], Size: b[1] - b[0], Full: max(size, b[1]-b[0]), Data: sec.Data[b[0]:b[1]]}
 		for _, r := range rs[lo:hi] {
 			e.Refs = append(e.Refs, v.ref(r, b[0], 0))
 		}
@@ -47,12 +49,13 @@ func (v *View) readTable(sec *elfobj.Section) {
 	}
 }
 
-// entryBounds returns start and end of every entry of a table.
-func (v *View) entryBounds(sec *elfobj.Section, spec tableSpec, rs []elfobj.Reloc) [][2]uint64 {
+// entryBounds returns start and end of every entry of a table whose entries
+// have a size in bytes, or 0 if it is not fixed.
+func (v *View) entryBounds(sec *elfobj.Section, size uint64, rs []elfobj.Reloc) [][2]uint64 {
 	var out [][2]uint64
-	if spec.entry > 0 {
-		for off := uint64(0); off < sec.Size; off += spec.entry {
-			out = append(out, [2]uint64{off, min(off+spec.entry, sec.Size)})
+	if size > 0 {
+		for off := uint64(0); off < sec.Size; off += size {
+			out = append(out, [2]uint64{off, min(off+size, sec.Size)})
 		}
 		return out
 	}
@@ -72,11 +75,58 @@ func (v *View) entryBounds(sec *elfobj.Section, spec tableSpec, rs []elfobj.Relo
 	return out
 }
 
+// Sizes of entries that older kernels have.
+const (
+	oldExtable  = 8  // {instruction, fixup}: struct exception_table_entry up to 4.5
+	oldJump     = 24 // three addresses: struct jump_entry up to 4.19
+	oldSmpLocks = 8  // an address: .smp_locks up to 2.6.33
+)
+
+// entrySize is the size in bytes of a table's entries, of which the relocations
+// tell whether they are those of an older kernel; 0 if it is not fixed.
+func (v *View) entrySize(sec *elfobj.Section, spec tableSpec, rs []elfobj.Reloc) uint64 {
+	absolute := len(rs) > 0 && rs[0].Type == uint32(elf.R_X86_64_64)
+	switch {
+	case sec.Name == "__jump_table" && absolute:
+		return oldJump
+	case sec.Name == ".smp_locks" && absolute:
+		return oldSmpLocks
+	case sec.Name == "__ex_table" && sec.Size == oldExtable*uint64(len(rs)/2) && v.startsEvery(oldExtable, rs):
+		return oldExtable
+	}
+	return spec.entry
+}
+
+// startsEvery tells whether references to code of this object stand at every
+// n-th byte, each followed by one 4 bytes on, and nowhere else. The third field
+// of the exception tables of Linux 4.6 to 5.15 is a handler elsewhere.
+func (v *View) startsEvery(n uint64, rs []elfobj.Reloc) bool {
+	for i, r := range rs {
+		if r.Off != uint64(i/2)*n+uint64(i%2)*4 {
+			return false
+		}
+		if t := v.ref(r, 0, 0).To; t.Kind != InPiece || !t.Piece.Func {
+			return false
+		}
+	}
+	return len(rs) > 0
+}
+
+// lengthField is the offset in an entry of .altinstructions of the length in
+// bytes of the new code: the last byte, but for the 13 bytes that entries had
+// from 4.0 to 5.12, where the length of the padding follows.
+func lengthField(entry int) int {
+	if entry == 13 {
+		return entry - 2
+	}
+	return entry - 1
+}
+
 // readReplacement cuts the new code of an alternative out of
 // .altinstr_replacement: its start is the entry's second relocation, its
-// length the entry's last byte (struct alt_instr, alternative.h).
+// length in the entry's last bytes (struct alt_instr, alternative.h).
 func (v *View) readReplacement(e *Entry, rs []elfobj.Reloc) {
-	n := uint64(e.Data[len(e.Data)-1])
+	n := uint64(e.Data[lengthField(len(e.Data))])
 	if len(rs) < 2 || rs[1].Sym == nil || rs[1].Sym.Section == nil {
 		return
 	}
@@ -98,7 +148,3 @@ func (v *View) readReplacement(e *Entry, rs []elfobj.Reloc) {
 }
 
 func (v *View) problem(p Problem) { v.problems = append(v.problems, p) }
-
-// EntrySize is the size in bytes of a special section's entries where the
-// kernel fixes it for all versions, else 0.
-func EntrySize(table string) uint64 { return specOf(table).entry }

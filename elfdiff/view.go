@@ -44,9 +44,13 @@ type Piece struct {
 	Parts   []*Piece // the cold parts of a function
 	Twin    *Piece   // the same piece in the other object
 
-	key      nameKey
-	users    []string // source names of the functions that refer to it, sorted
-	undecode uint64   // offset from Lo of the first undecodable instruction + 1; 0 if none
+	key nameKey
+	// registers is set for functions that a compiler makes to tell the kernel
+	// about the data of KASAN, KCSAN and GCOV while it boots.
+	registers bool
+	users     []string // source names of the functions that refer to it, sorted
+	recorded  bool     // the object lists what ftrace knows in __mcount_loc
+	undecode  uint64   // offset from Lo of the first undecodable instruction + 1; 0 if none
 }
 
 // Origin is the offset in the section that addends count from.
@@ -86,17 +90,29 @@ func (p *Piece) Undecoded() (off uint64, yes bool) {
 func (p *Piece) entry() uint64 { return p.Origin() - p.Lo }
 
 // Traceable tells whether the function starts with a call that ftrace can
-// take over (-mfentry), also where objtool made it a nop already.
+// take over (-mfentry), also where a tool made it a nop already. recordmcount
+// does that to functions that the kernel must not trace as well, without a
+// record in __mcount_loc (nop_mcount, scripts/recordmcount.h, up to 5.x).
 func (p *Piece) Traceable() bool {
 	for _, r := range p.Refs {
 		if r.Off > p.entry()+16 {
 			return false
 		}
 		if r.To.Kind == Undef && r.To.Sym.Name == "__fentry__" {
-			return true
+			return r.Type != uint32(elf.R_X86_64_NONE) || !p.recorded || p.hasEntry("__mcount_loc")
 		}
 	}
 	return false
+}
+
+// callsMcount tells whether a function was built with -pg alone: ftrace knows
+// it, but the call stands behind the prologue, where no livepatch can take over.
+func (p *Piece) callsMcount() bool {
+	return slices.ContainsFunc(p.Refs, func(r Ref) bool { return r.To.Kind == Undef && r.To.Sym.Name == "mcount" })
+}
+
+func (p *Piece) hasEntry(table string) bool {
+	return slices.ContainsFunc(p.Entries, func(e *Entry) bool { return e.Table == table })
 }
 
 // TargetKind is what a reference reaches.
@@ -147,6 +163,7 @@ type Entry struct {
 	Sec   *elfobj.Section
 	Off   uint64 // bytes from the start of the section
 	Size  uint64
+	Full  uint64 // bytes of an entry; the last one may be cut short in the file
 	Data  []byte // the entry's bytes
 	Refs  []Ref  // Off is from the start of the entry
 	At    uint64 // where in the function it applies, from the function's Lo
@@ -243,9 +260,21 @@ func NewView(o *elfobj.Object) (*View, error) {
 	v.resolve()
 	v.linkParts()
 	v.readTables()
+	v.noteRecorded()
 	v.readExports()
 	v.findUsers()
 	return v, nil
+}
+
+// noteRecorded tells the functions of an object with a list of ftrace's places
+// that there is one.
+func (v *View) noteRecorded() {
+	if !slices.ContainsFunc(v.Obj.Sections, func(s *elfobj.Section) bool { return s.Name == "__mcount_loc" }) {
+		return
+	}
+	for _, p := range v.Pieces {
+		p.recorded = true
+	}
 }
 
 func byOff(a, b elfobj.Reloc) int { return cmp.Compare(a.Off, b.Off) }
@@ -378,8 +407,10 @@ func paddingOnly(data []byte, lo, hi uint64) bool {
 	return hi <= uint64(len(data)) && len(bytes.Trim(data[lo:hi], "\x90")) == 0
 }
 
-// cutByReference splits code without symbols (.altinstr_aux, .fixup) at the
-// places that are jumped to: each chunk is reached only through its start.
+// cutByReference splits code without symbols (.altinstr_aux, .fixup, and the
+// unlikely parts that GCC split off before version 8) at the places that are
+// jumped to, where what is in front does not go on: each chunk is reached only
+// through its start, or a jump into it.
 func (v *View) cutByReference(sec *elfobj.Section) {
 	if v.jumpedTo == nil {
 		v.jumpedTo = v.jumpTargets()
@@ -387,16 +418,41 @@ func (v *View) cutByReference(sec *elfobj.Section) {
 	cuts := append([]uint64{0, sec.Size}, v.jumpedTo[sec]...)
 	slices.Sort(cuts)
 	cuts = slices.Compact(cuts)
-	for i := 0; i+1 < len(cuts) && cuts[i+1] <= sec.Size; i++ {
-		v.add(sec, cuts[i], cuts[i+1], nil)
+	from := uint64(0)
+	for _, to := range cuts[1:] {
+		if to > sec.Size || to < sec.Size && !v.stopsAt(sec, from, to) {
+			continue
+		}
+		v.add(sec, from, to, nil)
+		from = to
 	}
 }
 
-// jumpTargets collects the offsets that code refers to, by section.
+// stopsAt tells whether code from one offset on is known to end with an
+// instruction that does not go on to the one at another offset.
+func (v *View) stopsAt(sec *elfobj.Section, from, to uint64) bool {
+	if to > uint64(len(sec.Data)) {
+		return true // a damaged object, or no bytes at all
+	}
+	flow := arch.Return
+	for from < to {
+		in, ok := v.Arch.Decode(sec.Data[from:to])
+		if !ok {
+			return false
+		}
+		flow = in.Flow
+		from += uint64(in.Len)
+	}
+	return flow == arch.Jump || flow == arch.Return
+}
+
+// jumpTargets collects the offsets that code and its tables refer to, by
+// section: exception tables say where to go on.
 func (v *View) jumpTargets() map[*elfobj.Section][]uint64 {
 	m := map[*elfobj.Section][]uint64{}
 	for _, s := range v.Obj.Sections {
-		if v.kinds[s] != Code && v.kinds[s] != Replacement {
+		code := v.kinds[s] == Code || v.kinds[s] == Replacement
+		if !code && v.kinds[s] != Table {
 			continue
 		}
 		for _, r := range v.relocs[s] {
@@ -404,7 +460,7 @@ func (v *View) jumpTargets() map[*elfobj.Section][]uint64 {
 				continue
 			}
 			adj := uint64(0)
-			if v.Arch.Relocs[r.Type].PCRel {
+			if code && v.Arch.Relocs[r.Type].PCRel {
 				adj = 4 // jumps end with their displacement
 			}
 			m[r.Sym.Section] = append(m[r.Sym.Section], r.Sym.Value+uint64(r.Addend)+adj)
@@ -419,6 +475,7 @@ func (v *View) add(sec *elfobj.Section, lo, hi uint64, names []*elfobj.Symbol) {
 		p.Names = slices.Clone(names)
 		p.Sym = bestName(names)
 		p.key = keyOf(p.Sym.Name)
+		p.registers = p.Func && isRegistration(p.Sym.Name)
 		for _, s := range names {
 			v.bySym[s] = p
 		}

@@ -113,7 +113,7 @@ type builder struct {
 	pairs    []pair         // compile, compare
 	target   codegen.Target // plan
 	planned  *codegen.Plan
-	module   []byte // link
+	linked   linked // link
 
 	mu sync.Mutex // events
 }
@@ -171,12 +171,12 @@ func newBuilder(k *Kernel, o BuildOptions) (*builder, error) {
 
 // writeModule ends a build that has a module.
 func (b *builder) writeModule() error {
-	if err := renameio.WriteFile(b.o.Output, b.module, 0o644); err != nil {
+	if err := renameio.WriteFile(b.o.Output, b.linked.Module, 0o644); err != nil {
 		return fmt.Errorf("write the module: %w", err)
 	}
 	b.report.Timings = b.timing.end()
 	b.report.Module = b.o.Output
-	b.report.Size = len(b.module)
+	b.report.Size = len(b.linked.Module)
 	return nil
 }
 
@@ -417,6 +417,7 @@ type pair struct {
 	crcs          []elfdiff.Problem
 	mismatch      []string
 	notes         []string
+	missing       atomic.Int32 // sides that are not compiled yet
 }
 
 // compile compiles each unit as it is and as patched.
@@ -427,23 +428,36 @@ func (b *builder) compile(ctx context.Context) error {
 	for _, u := range b.units {
 		names = append(names, u.Source, b.sel.after(u).Source+" (patched)")
 	}
+	gate, end := b.gate(compileMemory)
+	defer end()
+	for i := range b.pairs {
+		b.pairs[i].unit = b.units[i]
+		b.pairs[i].missing.Store(2)
+	}
 	return b.each(ctx, names, func(ctx context.Context, i int) error {
-		p := &b.pairs[i/2]
-		p.unit = b.units[i/2]
+		defer gate.enter()()
+		p, side := &b.pairs[i/2], b.compileOriginal
 		if i%2 == 1 {
-			return b.compilePatched(ctx, p)
+			side = b.compilePatched
 		}
-		if b.sel.fresh[p.unit.Object] {
-			return nil // compared with an empty object
-		}
-		job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.o"), Extra: sectionFlags, Launcher: b.o.Launcher}
-		data, err := b.object(ctx, job)
-		if err != nil {
+		if err := side(ctx, p); err != nil || p.missing.Add(-1) > 0 {
 			return err
 		}
-		p.orig, err = parseObject(job.Out, data)
-		return err
+		return b.comparePair(p)
 	})
+}
+
+func (b *builder) compileOriginal(ctx context.Context, p *pair) error {
+	if b.sel.fresh[p.unit.Object] {
+		return nil // compared with an empty object
+	}
+	job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.o"), Extra: sectionFlags, Launcher: b.o.Launcher}
+	data, err := b.object(ctx, job)
+	if err != nil {
+		return err
+	}
+	p.orig, err = parseObject(job.Out, data)
+	return err
 }
 
 func (b *builder) compilePatched(ctx context.Context, p *pair) error {
@@ -487,12 +501,10 @@ func (b *builder) object(ctx context.Context, job kbuild.CompileJob) ([]byte, er
 // compare compares the objects of each unit, and the versions of the symbols
 // that it exports.
 func (b *builder) compare(ctx context.Context) error {
-	if err := b.compareObjects(ctx); err != nil {
-		return err
-	}
 	var changed []int
 	var names []string
-	for i, p := range b.pairs {
+	for i := range b.pairs {
+		p := &b.pairs[i]
 		if p.diff.Verdict != elfdiff.Unchanged && len(p.diff.Orig.Exports) > 0 {
 			changed, names = append(changed, i), append(names, p.unit.Source)
 		}
@@ -504,20 +516,21 @@ func (b *builder) compare(ctx context.Context) error {
 	return b.each(ctx, names, func(ctx context.Context, i int) error { return b.compareCRCs(ctx, &b.pairs[changed[i]]) })
 }
 
-func (b *builder) compareObjects(ctx context.Context) error {
-	b.step("compare")
-	return b.each(ctx, sourcesOf(b.units), func(_ context.Context, i int) error {
-		p := &b.pairs[i]
-		if p.orig == nil {
-			p.orig = emptyObject(p.patched)
-			p.notes = initcallNotes(p)
-		}
-		var err error
-		if p.diff, err = elfdiff.Compare(p.orig, p.patched); err != nil {
-			return fmt.Errorf("%s: %w", p.unit.Source, err)
-		}
-		return nil
-	})
+// comparePair compares a unit's objects as soon as both are there: where hundreds
+// of units are compiled, only the objects that change stay in memory.
+func (b *builder) comparePair(p *pair) error {
+	if p.orig == nil {
+		p.orig = emptyObject(p.patched)
+		p.notes = initcallNotes(p)
+	}
+	var err error
+	if p.diff, err = elfdiff.Compare(p.orig, p.patched); err != nil {
+		return fmt.Errorf("%s: %w", p.unit.Source, err)
+	}
+	if p.diff.Verdict == elfdiff.Unchanged {
+		p.orig, p.patched, p.diff = nil, nil, &elfdiff.Result{Verdict: elfdiff.Unchanged}
+	}
+	return nil
 }
 
 // withoutPins compiles the patched text as the author wrote it, after it
@@ -618,6 +631,9 @@ func (b *builder) link(ctx context.Context) error {
 	plan := b.planned
 	b.step("link the module")
 	dir := filepath.Join(b.work.dir, "module")
+	if err := b.work.remove("module"); err != nil { // of an earlier run
+		return err
+	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
@@ -665,7 +681,10 @@ func (b *builder) link(ctx context.Context) error {
 		return err
 	}
 	ko.Sections = append(ko.Sections, sourceSection(source))
-	b.module, err = plan.Finalize(ko)
+	if b.linked, err = readLinked(dir, b.report.Name); err != nil {
+		return err
+	}
+	b.linked.Module, err = plan.Finalize(ko)
 	return err
 }
 

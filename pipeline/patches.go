@@ -22,6 +22,7 @@ import (
 type touched struct {
 	path    string
 	content *[]byte // nil: removed
+	old     []byte  // what it was; empty if new
 	edits   []diff.Edit
 	pinned  []byte // content with line numbers pinned; equal to content where that changes nothing
 	isNew   bool
@@ -224,7 +225,7 @@ func collectTouched(source string, tree overlay, last map[string]*diff.Applied) 
 	for name, content := range tree.files {
 		t := touched{path: name, content: content}
 		old, err := fs.ReadFile(tree.base, name)
-		t.isNew = errors.Is(err, fs.ErrNotExist)
+		t.old, t.isNew = old, errors.Is(err, fs.ErrNotExist)
 		if err != nil && !t.isNew {
 			return nil, fmt.Errorf("read %s: %w", filepath.Join(source, name), err)
 		}

@@ -29,6 +29,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -70,6 +71,7 @@ func (r *Readers) count(objects []ReportObject) {
 	if r == nil {
 		return
 	}
+	r.Functions = 0
 	for _, o := range objects {
 		for _, f := range o.Functions {
 			if f.Change == elfdiff.IsChanged {
@@ -103,7 +105,11 @@ func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit
 		}
 	}
 	b.step(fmt.Sprintf("preprocess %s that may see the change", count(len(left), "unit")))
-	err = b.each(ctx, names, func(ctx context.Context, i int) (err error) {
+	gate, end := b.gate(preprocessMemory)
+	defer end()
+	err = b.each(ctx, names, func(ctx context.Context, i int) error {
+		defer gate.enter()()
+		var err error
 		fates[left[i]], err = b.byPreprocessing(ctx, candidates[left[i]])
 		return err
 	})
@@ -198,7 +204,8 @@ func (b *builder) newTextSieve() (*textSieve, error) {
 	return s, nil
 }
 
-// lookThrough reads all files of a reading.
+// lookThrough reads all files of a reading: first for the macros that paste, then
+// for the names and for what is given to these macros.
 func (s *textSieve) lookThrough(ctx context.Context, r *kbuild.Reading, jobs int) error {
 	s.hits, s.blind = make([]cpptext.Hits, len(r.Files)), make([]bool, len(r.Files))
 	used := make([]bool, len(r.Files))
@@ -207,9 +214,28 @@ func (s *textSieve) lookThrough(ctx context.Context, r *kbuild.Reading, jobs int
 			used[n] = true
 		}
 	}
+	var macros []string
+	var mu sync.Mutex
+	err := s.eachText(ctx, r.Files, used, jobs, func(n int, text []byte) {
+		if m := s.query.Pasting(text); len(m) > 0 {
+			mu.Lock()
+			defer mu.Unlock()
+			macros = append(macros, m...)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	s.query.Follow(macros)
+	return s.eachText(ctx, r.Files, used, jobs, func(n int, text []byte) { s.hits[n] = s.query.Look(text) })
+}
+
+// eachText calls f, in parallel, with the texts of the files in use; of changed
+// files it is the rest that does not change.
+func (s *textSieve) eachText(ctx context.Context, files []string, used []bool, jobs int, f func(int, []byte)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(jobs)
-	for n, file := range r.Files {
+	for n, file := range files {
 		if !used[n] {
 			continue
 		}
@@ -229,7 +255,7 @@ func (s *textSieve) lookThrough(ctx context.Context, r *kbuild.Reading, jobs int
 				}
 				text = &read
 			}
-			s.hits[n] = s.query.Look(*text)
+			f(n, *text)
 			return nil
 		})
 	}

@@ -77,6 +77,10 @@ func (r *Report) fill(plan *codegen.Plan, files []touched) {
 		r.Objects = append(r.Objects, out)
 	}
 	r.Readers.count(r.Objects)
+	quote(plan.Problems, files)
 	r.Problems = elfdiff.JSONProblems(plan.Problems)
 	r.Notes = append(r.Notes, plan.Notes...)
+	if len(r.Objects) > 0 {
+		r.Notes = append(r.Notes, lockingNotes(files)...)
+	}
 }

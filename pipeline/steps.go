@@ -37,15 +37,15 @@ func buildSteps() []step {
 			save: func(b *builder) any { return b.identity }, restore: (*builder).applySame},
 		{name: "select", does: "find the units that may see a change", run: (*builder).selectUnits,
 			save: (*builder).selectState, restore: (*builder).restoreSelect},
-		{name: "preprocess", does: "drop the units whose preprocessed text stays the same", run: (*builder).preprocess,
+		{name: "preprocess", does: "drop the units that cannot see the change, or whose code cannot change with it", run: (*builder).preprocess,
 			save: (*builder).preprocessState, restore: (*builder).restorePreprocess},
-		{name: "compile", does: "compile each unit, as it is and as patched", run: (*builder).compile,
+		{name: "compile", does: "compile each unit, as it is and as patched, and compare the objects", run: (*builder).compile,
 			save: func(*builder) any { return struct{}{} }, restore: (*builder).reuseObjects},
-		{name: "compare", does: "compare the objects, and the versions of exported symbols", run: (*builder).compare,
+		{name: "compare", does: "compare the versions of the symbols that changed units export", run: (*builder).compare,
 			save: (*builder).compareState, restore: (*builder).restoreCompare},
 		{name: "plan", does: "read the kernel's symbols and decide what goes into the module", run: (*builder).plan},
 		{name: "link", does: "link the module with the kernel's own Kbuild, and finish it", run: (*builder).link,
-			save: func(b *builder) any { return b.module }, restore: (*builder).restoreLink},
+			save: func(b *builder) any { return b.linked }, restore: (*builder).restoreLink},
 		{name: "verify", does: "prove that the module is right", run: (*builder).verify},
 	}
 }
@@ -134,6 +134,8 @@ func (b *builder) note(text string) { b.event(func(e Events) { e.note(text) }) }
 // the choice of units settles.
 type savedSelection struct {
 	Units, Candidates []kbuild.Unit
+	Included          []string
+	Also              int
 	NoEffect, Notes   []string
 	Problems          []elfdiff.Problem
 	Fresh             map[string]bool
@@ -144,12 +146,12 @@ type savedSelection struct {
 
 // saved returns the selection with the names of its JSON form.
 func (s *selection) saved() savedSelection {
-	return savedSelection{Units: s.units, Candidates: s.candidates, NoEffect: s.noEffect, Notes: s.notes,
+	return savedSelection{Units: s.units, Candidates: s.candidates, Included: s.included, Also: s.also, NoEffect: s.noEffect, Notes: s.notes,
 		Problems: s.problems, Fresh: s.fresh, Patched: s.patched}
 }
 
 func (v savedSelection) selection() *selection {
-	return &selection{units: v.Units, candidates: v.Candidates, noEffect: v.NoEffect, notes: v.Notes,
+	return &selection{units: v.Units, candidates: v.Candidates, included: v.Included, also: v.Also, noEffect: v.NoEffect, notes: v.Notes,
 		problems: v.Problems, fresh: v.Fresh, patched: v.Patched}
 }
 
@@ -210,7 +212,8 @@ func (b *builder) reuseObjects(ctx context.Context, _ []byte) error { return b.c
 // takes less time than reading it would.
 func (b *builder) compareState() any {
 	crcs := map[string][]elfdiff.Problem{}
-	for _, p := range b.pairs {
+	for i := range b.pairs {
+		p := &b.pairs[i]
 		if len(p.crcs) > 0 {
 			crcs[p.unit.Object] = p.crcs
 		}
@@ -218,12 +221,9 @@ func (b *builder) compareState() any {
 	return crcs
 }
 
-func (b *builder) restoreCompare(ctx context.Context, data []byte) error {
+func (b *builder) restoreCompare(_ context.Context, data []byte) error {
 	var crcs map[string][]elfdiff.Problem
 	if err := json.Unmarshal(data, &crcs); err != nil {
-		return err
-	}
-	if err := b.compareObjects(ctx); err != nil {
 		return err
 	}
 	for i := range b.pairs {
@@ -233,5 +233,5 @@ func (b *builder) restoreCompare(ctx context.Context, data []byte) error {
 }
 
 func (b *builder) restoreLink(_ context.Context, data []byte) error {
-	return json.Unmarshal(data, &b.module)
+	return json.Unmarshal(data, &b.linked)
 }

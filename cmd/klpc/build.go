@@ -288,7 +288,11 @@ func readersLine(r *pipeline.Readers) string {
 // brackets is the one that the documentation lists.
 func printProblems(w io.Writer, prefix string, problems []elfdiff.JSONProblem) {
 	for _, p := range problems {
-		fmt.Fprintf(w, "%sproblem: %s: %s [%s]\n  what to do: %s\n", prefix, p.Where, p.Detail, p.Kind, p.Hint)
+		fmt.Fprintf(w, "%sproblem: %s: %s [%s]\n", prefix, p.Where, p.Detail, p.Kind)
+		if p.Source != nil {
+			fmt.Fprintf(w, "  %s\n", p.Source)
+		}
+		fmt.Fprintf(w, "  what to do: %s\n", p.Hint)
 	}
 }
 
