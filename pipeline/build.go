@@ -300,6 +300,9 @@ func (b *builder) preprocess(ctx context.Context) error {
 	}
 	b.units = append(b.sel.units, more...)
 	if len(b.units) == 0 {
+		if err := b.checkCompiles(ctx); err != nil {
+			return err
+		}
 		return b.nothing()
 	}
 	return nil
