@@ -44,7 +44,17 @@ func (e *VerifyError) Error() string {
 // verify proves the module that the build has made.
 func (b *builder) verify(ctx context.Context) error {
 	b.step("verify the module")
-	in, err := b.verifyInputs(ctx, b.target, b.linked)
+	red, err := verify.ReadRedirects(b.linked.Module)
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	// The modules that are patched are known since the plan; those that they
+	// take symbols from are not.
+	t, err := b.kernel.Target(b.modulesOf(red))
+	if err != nil {
+		return err
+	}
+	in, err := b.verifyInputs(ctx, t, b.linked)
 	if err != nil {
 		return err
 	}
