@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"github.com/klpc/klpc/internal/arch"
+	"github.com/klpc/klpc/modsource"
 	"github.com/klpc/klpc/target"
 )
 
@@ -45,11 +46,14 @@ type Module struct {
 	// the tables are not static.
 	Replace *bool `json:"replace"`
 	// Signature is what the module says of its signature; nil: it is not signed.
-	Signature   *target.Signature `json:"signature"`
-	States      []State           `json:"states"` // by ID
-	Objects     []Object          `json:"objects"`
-	Relocations []RelocSection    `json:"relocations"`
-	Modinfo     []Tag             `json:"modinfo"` // by key, then in file order
+	Signature *target.Signature `json:"signature"`
+	// Patches are the names of the patches that the module brings along, in
+	// order; nil if it brings none.
+	Patches     []string       `json:"patches,omitempty"`
+	States      []State        `json:"states"` // by ID
+	Objects     []Object       `json:"objects"`
+	Relocations []RelocSection `json:"relocations"`
+	Modinfo     []Tag          `json:"modinfo"` // by key, then in file order
 	// Problems are what the kernel would refuse or silently not do, as far as
 	// the module alone shows it, sorted.
 	Problems []string `json:"problems"`
@@ -145,6 +149,7 @@ func Read(data []byte) (*Module, error) {
 	if err := r.signature(data); err != nil {
 		return nil, err
 	}
+	r.patchNames()
 	r.relocations()
 	r.symbols()
 	slices.Sort(r.module.Problems)
@@ -171,6 +176,21 @@ func (r *reader) signature(data []byte) error {
 		r.problem("%v", err)
 	}
 	return nil
+}
+
+// patchNames lists the patches that klpc has put into the module.
+func (r *reader) patchNames() {
+	s := r.object.Section(modsource.Section)
+	if s == nil {
+		return
+	}
+	source, err := modsource.Decode(s.Data)
+	if err != nil {
+		r.problem("%v", err)
+	}
+	for _, p := range source.Patches {
+		r.module.Patches = append(r.module.Patches, p.Name)
+	}
 }
 
 func (r *reader) problem(format string, args ...any) {

@@ -21,6 +21,9 @@ func (m *Module) Text() string {
 		signature = fmt.Sprintf("%s by %s, key %s", s.Hash, shown(s.Signer), s.Key)
 	}
 	fmt.Fprintf(&b, "  signature: %s\n", signature)
+	for _, p := range m.Patches {
+		fmt.Fprintf(&b, "  patch: %s\n", shown(p))
+	}
 	for _, s := range m.States {
 		fmt.Fprintf(&b, "  state %d version %d\n", s.ID, s.Version)
 	}

@@ -45,7 +45,7 @@ func buildSteps() []step {
 			save: (*builder).compareState, restore: (*builder).restoreCompare},
 		{name: "plan", does: "read the kernel's symbols and decide what goes into the module", run: (*builder).plan},
 		{name: "link", does: "link the module with the kernel's own Kbuild, and finish it", run: (*builder).link,
-			save: func(b *builder) any { return b.module }, restore: (*builder).restoreLink},
+			save: func(b *builder) any { return b.linked }, restore: (*builder).restoreLink},
 		{name: "verify", does: "prove that the module is right", run: (*builder).verify},
 	}
 }
@@ -234,5 +234,5 @@ func (b *builder) restoreCompare(_ context.Context, data []byte) error {
 }
 
 func (b *builder) restoreLink(_ context.Context, data []byte) error {
-	return json.Unmarshal(data, &b.module)
+	return json.Unmarshal(data, &b.linked)
 }

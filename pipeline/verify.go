@@ -19,6 +19,7 @@ import (
 	"github.com/klpc/klpc/kbuild"
 	"github.com/klpc/klpc/kmodtmpl"
 	"github.com/klpc/klpc/modsource"
+	"github.com/klpc/klpc/target"
 	"github.com/klpc/klpc/verify"
 )
 
@@ -43,8 +44,17 @@ func (e *VerifyError) Error() string {
 // verify proves the module that the build has made.
 func (b *builder) verify(ctx context.Context) error {
 	b.step("verify the module")
-	dir := filepath.Join(b.work.dir, "module")
-	in, err := b.verifyInputs(ctx, b.target, dir, b.report.Name)
+	red, err := verify.ReadRedirects(b.linked.Module)
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	// The modules that are patched are known since the plan; those that they
+	// take symbols from are not.
+	t, err := b.kernel.Target(b.modulesOf(red))
+	if err != nil {
+		return err
+	}
+	in, err := b.verifyInputs(ctx, t, b.linked)
 	if err != nil {
 		return err
 	}
@@ -52,7 +62,7 @@ func (b *builder) verify(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
-	r := v.Module(b.module)
+	r := v.Module(b.linked.Module)
 	if r.Verdict == verify.Verified || r.Verdict == verify.Incomplete && b.target.Image == nil {
 		b.report.Verification = r
 		return nil
@@ -60,24 +70,36 @@ func (b *builder) verify(ctx context.Context) error {
 	return &VerifyError{r}
 }
 
-// verifyInputs runs objtool over the patched objects, and over the init file's
-// of the folder in which the module, or one like it, was linked.
-func (b *builder) verifyInputs(ctx context.Context, t codegen.Target, dir, name string) (verify.Inputs, error) {
-	in := verify.Inputs{Known: true, Kernel: b.kernel.verifyKernel(t)}
-	command, err := kbuild.ObjtoolCommand(dir, name)
-	if err != nil {
-		return in, err
+// linked is what linking leaves for the steps after it.
+type linked struct {
+	Module  []byte
+	Init    []byte   // the init file's object, before objtool
+	Objtool []string // the command that Kbuild ran on the module, without its name
+}
+
+// readLinked takes from a folder in which a module was linked what the proofs
+// need of it.
+func readLinked(dir, name string) (l linked, err error) {
+	if l.Objtool, err = kbuild.ObjtoolCommand(dir, name); err != nil {
+		return l, err
 	}
+	l.Init, err = os.ReadFile(filepath.Join(dir, "klpc_init.o"))
+	return l, err
+}
+
+// verifyInputs runs objtool over the patched objects and the init file's.
+func (b *builder) verifyInputs(ctx context.Context, t codegen.Target, l linked) (verify.Inputs, error) {
+	in := verify.Inputs{Known: true, Kernel: b.kernel.verifyKernel(t)}
 	work, err := os.MkdirTemp(b.work.dir, "verify-")
 	if err != nil {
 		return in, err
 	}
 	defer os.RemoveAll(work)
 	finish := func(i int, o *elfobj.Object) (*elfobj.Object, error) {
-		if command == nil {
+		if l.Objtool == nil {
 			return o, nil
 		}
-		return b.objtool(ctx, command, filepath.Join(work, fmt.Sprintf("%d.o", i)), o)
+		return b.objtool(ctx, l.Objtool, filepath.Join(work, fmt.Sprintf("%d.o", i)), o)
 	}
 	var changed []*pair
 	var names []string
@@ -98,7 +120,7 @@ func (b *builder) verifyInputs(ctx context.Context, t codegen.Target, dir, name 
 			in.Units = append(in.Units, verify.Unit{Source: names[i], Object: object, Diff: p.diff, Patched: objects[i]})
 		}
 	}
-	first, err := readObject(filepath.Join(dir, "klpc_init.o"))
+	first, err := parseObject("klpc_init.o", l.Init)
 	if err != nil {
 		return in, err
 	}
@@ -134,8 +156,28 @@ func withoutDebug(o *elfobj.Object) *elfobj.Object {
 
 // verifyKernel is the kernel as the proofs see it.
 func (k *Kernel) verifyKernel(t codegen.Target) verify.Kernel {
+	if len(t.Modules) == 0 {
+		t.Modules = k.anyModule()
+	}
 	return verify.Kernel{Release: k.Release, Symtab: t.Symtab, Image: t.Image, Exports: t.Exports, Modules: t.Modules,
 		Config: k.Tree.Config.Get}
+}
+
+// anyModule is a module of the kernel, if there is one: of a kernel without BTF, it
+// shows the layout of struct module. One that cannot be read counts as none.
+func (k *Kernel) anyModule() map[string]*target.Module {
+	text, err := os.ReadFile(filepath.Join(k.Tree.Build, "modules.order"))
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(text)) {
+		name := strings.TrimSuffix(filepath.Base(strings.TrimSpace(line)), filepath.Ext(strings.TrimSpace(line)))
+		name = strings.ReplaceAll(name, "-", "_")
+		if m, err := k.module(name); err == nil {
+			return map[string]*target.Module{name: m}
+		}
+	}
+	return nil
 }
 
 // VerifyOptions say what to verify.
@@ -161,36 +203,39 @@ func Verify(ctx context.Context, k *Kernel, o VerifyOptions) (report *verify.Rep
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.work.close()) }()
-	known, err := b.givePatches(o, red)
+	in, err := b.gather(ctx, o, red)
 	if err != nil {
 		return nil, err
 	}
-	if known {
-		if err := b.compileAgain(ctx); err != nil {
-			return nil, err
-		}
-	}
-	b.step("read the kernel's symbols")
-	t, err := k.Target(b.modulesOf(red))
-	if err != nil {
-		return nil, err
-	}
-	in := verify.Inputs{Kernel: k.verifyKernel(t)}
-	if known {
-		dir, err := b.linkInit(ctx, red)
-		if err != nil {
-			return nil, err
-		}
-		b.step("verify the module")
-		if in, err = b.verifyInputs(ctx, t, dir, initModule); err != nil {
-			return nil, err
-		}
-	}
+	b.step("verify the module")
 	v, err := verify.New(in)
 	if err != nil {
 		return nil, err
 	}
 	return v.Module(data), nil
+}
+
+// gather compiles the patches again, if they are known, and reads the kernel.
+func (b *builder) gather(ctx context.Context, o VerifyOptions, red verify.Redirects) (verify.Inputs, error) {
+	known, err := b.givePatches(o, red)
+	if err != nil {
+		return verify.Inputs{}, err
+	}
+	if known {
+		if err := b.compileAgain(ctx); err != nil {
+			return verify.Inputs{}, err
+		}
+	}
+	b.step("read the kernel's symbols")
+	t, err := b.kernel.Target(b.modulesOf(red))
+	if err != nil || !known {
+		return verify.Inputs{Kernel: b.kernel.verifyKernel(t)}, err
+	}
+	l, err := b.linkInit(ctx, red)
+	if err != nil {
+		return verify.Inputs{}, err
+	}
+	return b.verifyInputs(ctx, t, l)
 }
 
 func newVerifyBuilder(k *Kernel, o VerifyOptions) (*builder, error) {
@@ -274,13 +319,12 @@ func (b *builder) modulesOf(red verify.Redirects) []string {
 // initModule is the name of the module that linkInit makes.
 const initModule = "klpc_verify"
 
-// linkInit compiles the init file that the module's redirect table calls for,
-// and returns the folder with it and objtool's command.
-func (b *builder) linkInit(ctx context.Context, red verify.Redirects) (string, error) {
+// linkInit compiles the init file that the module's redirect table calls for.
+func (b *builder) linkInit(ctx context.Context, red verify.Redirects) (linked, error) {
 	b.step("compile the init file")
 	dir := filepath.Join(b.work.dir, "init")
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return "", err
+		return linked{}, err
 	}
 	d := kmodtmpl.Data{Name: initModule, Replace: red.Replace, Namespaces: red.Namespaces}
 	funcs, callbacks := 0, 0
@@ -301,15 +345,17 @@ func (b *builder) linkInit(ctx context.Context, red verify.Redirects) (string, e
 	}
 	files, err := kmodtmpl.Render(d)
 	if err != nil {
-		return "", err
+		return linked{}, err
 	}
 	for _, f := range files {
 		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Text, 0o644); err != nil {
-			return "", err
+			return linked{}, err
 		}
 	}
-	_, err = b.kernel.Tree.LinkModule(ctx, kbuild.ModuleJob{Dir: dir, Name: initModule})
-	return dir, err
+	if _, err = b.kernel.Tree.LinkModule(ctx, kbuild.ModuleJob{Dir: dir, Name: initModule}); err != nil {
+		return linked{}, err
+	}
+	return readLinked(dir, initModule)
 }
 
 // source is what the module says about its patches.

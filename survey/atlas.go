@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/klpc/klpc/elfdiff"
+	"github.com/klpc/klpc/verify"
 )
 
 // Verdict is what became of one patch.
@@ -90,8 +91,11 @@ type Result struct {
 	Module       string `json:"module,omitempty"` // path in the atlas folder
 	Size         int    `json:"size,omitempty"`   // of the module, in bytes
 	ModuleSHA256 string `json:"module_sha256,omitempty"`
-	Test         *Test  `json:"test,omitempty"`
-	Log          string `json:"log,omitempty"` // path in the atlas folder: all that the failed program said
+	// Verification is what klpc verify says of the module: verified, or
+	// incomplete where the kernel's code is not known.
+	Verification verify.Verdict `json:"verification,omitempty"`
+	Test         *Test          `json:"test,omitempty"`
+	Log          string         `json:"log,omitempty"` // path in the atlas folder: all that the failed program said
 
 	Seconds    float64 `json:"seconds"`     // to build, wall clock
 	CPUSeconds float64 `json:"cpu_seconds"` // of the programs that were run to build it

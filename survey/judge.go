@@ -9,6 +9,7 @@ import (
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/kbuild"
 	"github.com/klpc/klpc/pipeline"
+	"github.com/klpc/klpc/verify"
 )
 
 // KernelMismatch is the reason where a function of the kernel's image is not
@@ -26,6 +27,9 @@ func (r *Result) take(report *pipeline.Report) {
 	r.Problems = append(r.Problems, report.Problems...)
 	r.Notes = append(r.Notes, report.Notes...)
 	r.NoEffect = report.NoEffect
+	if report.Verification != nil {
+		r.Verification = report.Verification.Verdict
+	}
 }
 
 // failed turns the error of a build into a verdict. It returns all that there is
@@ -38,6 +42,7 @@ func (r *Result) failed(err error) (log string) {
 		fault    *pipeline.PanicError
 		refused  *kbuild.CompileError
 		missing  *kbuild.MissingHeaderError
+		disproof *pipeline.VerifyError
 	)
 	switch {
 	case errors.Is(err, pipeline.ErrNothing):
@@ -56,6 +61,8 @@ func (r *Result) failed(err error) (log string) {
 			r.Problems = append(r.Problems, elfdiff.JSONProblem{Kind: KernelMismatch, Where: where, Detail: detail,
 				Hint: "give klpc the sources, the configuration and the compiler that this kernel was built from"})
 		}
+	case errors.As(err, &disproof) && r.differs(disproof.Report):
+		r.Verdict = Unpatchable
 	case errors.As(err, &original):
 		r.Verdict, r.Error, log = InternalError, err.Error(), err.Error()
 	case errors.As(err, &refused):
@@ -73,6 +80,17 @@ func (r *Result) failed(err error) (log string) {
 	slices.Sort(r.Reasons)
 	r.Reasons = slices.Compact(r.Reasons)
 	return log
+}
+
+// differs takes over what verification has found in functions of the running
+// kernel. It is false if the fault is not there, but in the module.
+func (r *Result) differs(report *verify.Report) bool {
+	for _, f := range report.Findings {
+		if f.Proof == verify.Original {
+			r.Problems = append(r.Problems, elfdiff.JSONProblem{Kind: KernelMismatch, Where: f.Where, Detail: f.Detail, Hint: f.Hint})
+		}
+	}
+	return len(r.Problems) > 0
 }
 
 // rename gives the patch the name that it has in the atlas, wherever it lies on

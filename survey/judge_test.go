@@ -12,11 +12,13 @@ import (
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/kbuild"
 	"github.com/klpc/klpc/pipeline"
+	"github.com/klpc/klpc/verify"
 )
 
 func TestJudge(t *testing.T) {
 	compile := &kbuild.CompileError{Unit: kbuild.Unit{Source: "fs/x.c"}, First: "fs/x.c:3:1: error: no", Output: "all of it"}
 	missing := &kbuild.MissingHeaderError{Unit: kbuild.Unit{Source: "fs/x.c"}, Header: "new.h", First: "fs/x.c:1:10: fatal error: new.h: No such file or directory", Output: "all of it"}
+	wrongModule := &pipeline.VerifyError{Report: &verify.Report{Findings: []verify.Finding{{Proof: verify.Patched, Where: "g", Detail: "d", Hint: "h"}}}}
 	for _, tt := range []struct {
 		name string
 		err  error
@@ -35,6 +37,11 @@ func TestJudge(t *testing.T) {
 			Result{Verdict: Unpatchable, Reasons: []elfdiff.ProblemKind{KernelMismatch},
 				Problems: []elfdiff.JSONProblem{{Kind: KernelMismatch, Where: "fs/x.c", Detail: "f: byte 3 is another one",
 					Hint: "give klpc the sources, the configuration and the compiler that this kernel was built from"}}}, ""},
+		{"verification finds another kernel", &pipeline.VerifyError{Report: &verify.Report{Findings: []verify.Finding{
+			{Proof: verify.Original, Where: "f", Detail: "byte 3", Hint: "look"}, {Proof: verify.Patched, Where: "g", Detail: "d", Hint: "h"}}}},
+			Result{Verdict: Unpatchable, Reasons: []elfdiff.ProblemKind{KernelMismatch},
+				Problems: []elfdiff.JSONProblem{{Kind: KernelMismatch, Where: "f", Detail: "byte 3", Hint: "look"}}}, ""},
+		{"verification finds a wrong module", wrongModule, Result{Verdict: InternalError, Error: wrongModule.Error()}, wrongModule.Error()},
 		{"a panic", &pipeline.PanicError{Value: "index out of range", Stack: []byte("goroutine 1")},
 			Result{Verdict: InternalError, Error: "panic: index out of range"},
 			"internal error: index out of range; please report it with this:\ngoroutine 1"},

@@ -56,7 +56,7 @@ func (c *check) information() {
 	case strings.TrimSpace(magic) != want:
 		bad("vermagic %q; the kernel's is %q (%s)", magic, want, source)
 	default:
-		c.count(Accepted, "vermagic equal to the kernel's", 1)
+		c.count(Accepted, "version string (vermagic) equal to the kernel's", 1)
 	}
 	if d := strings.Join(c.mod.Modinfo("depends"), ","); d != "" {
 		bad("it depends on modules: %s", d)

@@ -15,6 +15,13 @@ func layoutFromTypes(k Kernel) (moduleLayout, bool) {
 		return moduleLayout{}, false
 	}
 	l := moduleLayout{size: uint64(m.Size), source: "its BTF"}
+	l.sizes = map[string]uint64{}
+	for _, name := range []string{"klp_object", "klp_func"} {
+		var s *btf.Struct
+		if err := spec.TypeByName(name, &s); err == nil {
+			l.sizes[name] = uint64(s.Size)
+		}
+	}
 	found := 0
 	for _, f := range m.Members {
 		off := uint64(f.Offset.Bytes())

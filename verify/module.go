@@ -73,6 +73,7 @@ type check struct {
 
 	pairs   map[pieceID]place
 	queue   []pieceID
+	done    map[pieceID]bool // whose special-section entries were compared
 	claims  map[*elfobj.Section][]claim
 	entries map[*elfobj.Section]map[place][]uint64
 	taken   map[place]bool // functions whose address something takes
@@ -129,6 +130,7 @@ func (c *check) open(data []byte) bool {
 	}
 	c.readRelocs()
 	c.klp = map[*elfobj.Symbol]kernelPlace{}
+	c.done = map[pieceID]bool{}
 	c.pairs, c.claims = map[pieceID]place{}, map[*elfobj.Section][]claim{}
 	c.entries, c.taken = map[*elfobj.Section]map[place][]uint64{}, map[place]bool{}
 	c.opened = true
@@ -264,6 +266,8 @@ func (v *Verifier) resolve(object, name string, pos int) (kernelPlace, error) {
 			return kernelPlace{}, fmt.Errorf("the kernel has no symbol %s", name)
 		case pos == 0 && len(all) > 1:
 			return kernelPlace{}, fmt.Errorf("the kernel has %d symbols %s, and the position that would tell them apart is not given", len(all), name)
+		case pos > 0 && len(all) == 1:
+			return kernelPlace{}, fmt.Errorf("position %d: the kernel has one symbol %s, which is named without a position", pos, name)
 		case pos > len(all):
 			return kernelPlace{}, fmt.Errorf("position %d: the kernel has %d symbols %s", pos, len(all), name)
 		}
@@ -275,7 +279,7 @@ func (v *Verifier) resolve(object, name string, pos int) (kernelPlace, error) {
 	}
 	for _, s := range m.Named(name) {
 		at, ambiguous := m.Sympos(s)
-		if s.Section != nil && !ambiguous && (at == pos || pos == 1 && at == 0) {
+		if s.Section != nil && !ambiguous && at == pos {
 			return kernelPlace{object: object, sec: s.Section, off: s.Value}, nil
 		}
 	}

@@ -171,6 +171,8 @@ type moduleLayout struct {
 	name, init, exit uint64
 	nameSize         uint64
 	source           string // empty: not known
+	// sizes are those of struct klp_object and struct klp_func, if known.
+	sizes map[string]uint64
 }
 
 // findModuleLayout reads the layout of struct module from the kernel's types, or

@@ -164,6 +164,11 @@ func (c *check) replacement(id pieceID, e *elfdiff.Entry, at place) {
 	}
 	c.bytes(where, data, uint64(len(data)), to, refs)
 	c.references(id, refs, to, uint64(len(data)))
+	for _, r := range c.within(to.sec, to.off, to.off+uint64(len(data))) {
+		if r.klp != "" && r.klp != VMLinux {
+			c.find(Accepted, c.where(r.sec, r.Off), fmt.Sprintf("replacement code is copied when the livepatch is loaded, before the symbols of %s are known", r.klp), reportHint)
+		}
+	}
 }
 
 // Tables that objtool makes.
@@ -275,7 +280,7 @@ func (d *derived) readORC(rs []elfobj.Reloc, ips *elfobj.Section, states []byte)
 	}
 	size := len(states) / n
 	for _, r := range rs {
-		if r.Sym == nil || r.Sym.Section == nil || r.Off%4 != 0 {
+		if r.Sym == nil || r.Sym.Section == nil || r.Off%4 != 0 || r.Off >= ips.Size {
 			return fmt.Errorf("%s: an entry leads to no code", orcUnwindIP)
 		}
 		i := int(r.Off / 4)

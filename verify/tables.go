@@ -171,7 +171,7 @@ func (c *check) readTables() (*tables, error) {
 			n++
 		}
 	}
-	stride, err := objs.stride(n, objectCallbacks+8*callbackCount)
+	stride, err := c.stride(objs, n, objectCallbacks+8*callbackCount)
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +206,7 @@ func (c *check) readObject(t *tables, at place) (klpObject, error) {
 	}
 	rs := c.within(funcs.at.sec, funcs.at.off, funcs.at.off+funcs.size)
 	n := len(rs) / 2 // old_name and new_func
-	stride, err := funcs.stride(n, funcOldSympos+8)
+	stride, err := c.stride(funcs, n, funcOldSympos+8)
 	if err != nil {
 		return o, err
 	}
@@ -270,11 +270,15 @@ func (c *check) array(at place, field uint64, name string) (array, error) {
 	return array{}, fmt.Errorf("%s: no array of struct %s begins where the pointer leads", c.where(at.sec, at.off+field), name)
 }
 
-// stride is the size of an entry: the array holds n and one of zeros.
-func (a array) stride(n int, least uint64) (uint64, error) {
+// stride is the size of an entry: the array holds n and one of zeros. It must be
+// the kernel's, where that is known.
+func (c *check) stride(a array, n int, least uint64) (uint64, error) {
 	s := a.size / uint64(n+1)
 	if n == 0 || a.size%uint64(n+1) != 0 || s < least || s%8 != 0 {
 		return 0, fmt.Errorf("the array of struct %s has %d bytes for %d entries and one of zeros", a.name, a.size, n)
+	}
+	if known := c.v.layout.sizes[a.name]; known != 0 && known != s {
+		return 0, fmt.Errorf("the array of struct %s has entries of %d bytes; the kernel's have %d", a.name, s, known)
 	}
 	return s, nil
 }

@@ -56,7 +56,6 @@ func (c *check) pair(id pieceID, at place, from string) {
 // drain compares what is paired until nothing new is reached. Entries of special
 // sections come after all code, because their places are found through it.
 func (c *check) drain() {
-	done := map[pieceID]bool{}
 	for {
 		for len(c.queue) > 0 {
 			id := c.queue[0]
@@ -65,8 +64,8 @@ func (c *check) drain() {
 		}
 		ids := c.sorted()
 		for _, id := range ids {
-			if !done[id] {
-				done[id] = true
+			if !c.done[id] {
+				c.done[id] = true
 				c.specials(id)
 			}
 		}
@@ -205,7 +204,7 @@ func (c *check) reference(id pieceID, r *elfdiff.Ref, m *reloc) {
 	if !c.silent {
 		m.used = true
 	}
-	if m.Type != r.Type && !(r.Made && elf.R_X86_64(m.Type) == elf.R_X86_64_PLT32) {
+	if m.Type != r.Type {
 		c.find(Patched, where, fmt.Sprintf("the relocation to %s is %v; it is %v in the patched object", symbolName(m.Sym), elf.R_X86_64(m.Type), elf.R_X86_64(r.Type)), reportHint)
 		return
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/klpc/klpc/codegen"
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/pipeline"
 )
 
 func newDiff(a *app) *cobra.Command {
@@ -46,8 +47,8 @@ func runDiff(a *app, orig, patched, output string, asJSON bool) error {
 	if err := checkOutput(output); err != nil {
 		return err
 	}
-	o, oerr := readObjectFile(orig)
-	p, perr := readObjectFile(patched)
+	o, _, oerr := readObjectFile(orig)
+	p, data, perr := readObjectFile(patched)
 	if err := errors.Join(oerr, perr); err != nil {
 		return err
 	}
@@ -55,6 +56,7 @@ func runDiff(a *app, orig, patched, output string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	pipeline.QuoteObject(r.Problems, data)
 	if output != "" && r.Verdict == elfdiff.Changed {
 		data, err := codegen.Extract(r)
 		if err != nil {
@@ -94,19 +96,20 @@ func checkOutput(path string) error {
 	return err
 }
 
-func readObjectFile(path string) (*elfobj.Object, error) {
+// readObjectFile returns an object and the bytes that it was read from.
+func readObjectFile(path string) (*elfobj.Object, []byte, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	o, err := elfobj.Parse(data)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	if o.Type != elf.ET_REL {
-		return nil, fmt.Errorf("read %s: it is linked; diff compares relocatable objects (.o)", path)
+		return nil, nil, fmt.Errorf("read %s: it is linked; diff compares relocatable objects (.o)", path)
 	}
-	return o, nil
+	return o, data, nil
 }
 
 func printDiff(w io.Writer, r *elfdiff.Result) error {
