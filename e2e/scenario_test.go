@@ -269,7 +269,7 @@ func (b *built) judgeBuild(t *testing.T, k kernel) {
 	var patched, sections []string
 	for _, name := range b.globals {
 		symbol := fmt.Sprintf(".klp.sym.vmlinux.%s,%d\x00", name, k.globalPosition(t, name))
-		if !slices.ContainsFunc(b.modules, func(m string) bool { return holds(t, m, symbol) }) {
+		if !slices.ContainsFunc(b.modules, func(m string) bool { return contains(t, m, symbol) }) {
 			t.Errorf("no module refers to %q", symbol)
 		}
 	}
@@ -312,7 +312,7 @@ func (k kernel) globalPosition(t *testing.T, name string) int {
 	return 0
 }
 
-func holds(t *testing.T, file, text string) bool {
+func contains(t *testing.T, file, text string) bool {
 	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {

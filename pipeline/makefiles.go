@@ -122,15 +122,15 @@ func (s *selector) turnOn(name, value string) {
 		define = "-DCONFIG_" + name + "=1"
 	case value == "m":
 		define = "-DCONFIG_" + name + "_MODULE=1"
-	case !number.MatchString(value):
+	case !numericValue.MatchString(value):
 		define, line = "-DCONFIG_"+name+"=\""+value+"\"", "CONFIG_"+name+"=\""+value+"\""
 	}
 	s.defines = append(s.defines, define)
 	s.config = append(s.config, line)
 }
 
-// number is the value of an int or hex symbol.
-var number = regexp.MustCompile(`^(-?[0-9]+|0[xX][0-9a-fA-F]+)$`)
+// numericValue is the value of an int or hex symbol.
+var numericValue = regexp.MustCompile(`^(-?[0-9]+|0[xX][0-9a-fA-F]+)$`)
 
 // original reads a file of the tree; nil if it does not exist.
 func (s *selector) original(file string) ([]byte, error) {
