@@ -47,6 +47,10 @@ type Inputs struct {
 	// Init is the object of the init file after objtool: the tables that are
 	// given to the livepatch core and the function that does so.
 	Init *elfobj.Object
+	// Mod is an object that modpost's file for a module called ModName compiles
+	// to: it shows how struct module lies where the kernel has no BTF.
+	Mod     *elfobj.Object
+	ModName string
 }
 
 // ProofName names a proof, stable.
@@ -148,7 +152,7 @@ func New(in Inputs) (*Verifier, error) {
 			return nil, err
 		}
 	}
-	v.layout = findModuleLayout(in.Kernel)
+	v.layout = findModuleLayout(in)
 	for _, u := range in.Units {
 		if u.Patched == nil {
 			continue
