@@ -74,6 +74,11 @@ func testRunning(t *testing.T, k kernel) {
 	}
 	files := badFiles(t, b.modules[0])
 	files["/bin/klpc"] = program
+	fentry, err := compileTool(t, "fentry")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["/bin/fentry"] = fentry
 	pick := only(t)
 	var script []livetest.Step
 	var commands []command
@@ -85,7 +90,7 @@ func testRunning(t *testing.T, k kernel) {
 	}
 	guest := livetest.Guest{
 		Kernel: livetest.Kernel{BzImage: k.BzImage, FindModule: k.findModule}, Modules: append(b.modules, dummy(t, k)),
-		Files: files, Accel: vm.TCG, Timeout: 10 * time.Minute, StepLimit: 3 * time.Minute,
+		Files: files, Accel: vm.TCG, Timeout: 20 * time.Minute, StepLimit: 4 * time.Minute,
 	}
 	report, err := livetest.Script(t.Context(), guest, script)
 	if err != nil {

@@ -11,11 +11,12 @@ import (
 const recordTree = `
 files=/proc/modules
 for p in /proc/[0-9]*; do
-	read -r name <$p/comm && case "$name" in cat|sleep|kthreadd) files="$files $p/task/*/patch_state $p/task/*/comm $p/task/*/status $p/task/*/stack" ;; esac
+	read -r name <$p/comm && case "$name" in cat|sleep|kthreadd) files="$files $p/task/*/patch_state $p/task/*/comm $p/task/*/stack" status="$status $p/task/*/status" ;; esac
 done
 grep -sH '' /proc/sys/kernel/osrelease $files
+grep -sHE '^(Name|State|Tgid|Pid|Kthread|VmSize):' $status
 grep -srH '' /sys/kernel/livepatch /sys/kernel/debug/kprobes/list
-grep -sH '' /sys/module/livepatch_*/srcversion
+grep -sH '' /sys/module/livepatch_*/srcversion /sys/module/livepatch_*/initstate
 grep -sHE 'klp|^(get_signal|pipe_read|cmdline_proc_show|loadavg_proc_show)' /sys/kernel/tracing/enabled_functions
 find /sys/kernel/livepatch -type d | sed 's,$,/:,'
 `
@@ -49,9 +50,16 @@ sleep 0.5
 `
 )
 
+// transitionOf waits until a livepatch is in transition, for a minute at most.
+func transitionOf(name string) string {
+	return `
+i=0; until grep -q 1 /sys/kernel/livepatch/` + name + `/transition 2>/dev/null || [ $i = 600 ]; do i=$((i + 1)); sleep 0.1; done
+`
+}
+
 func runningCommands(k kernel) []command {
 	var all []command
-	for _, part := range [][]command{prepareCommands(), badCommands(), onePatch(), stalled(), stacked(k), lateModule(), probed(), unprivileged(), policies()} {
+	for _, part := range [][]command{prepareCommands(), badCommands(), onePatch(), stalled(), stacked(k), lateModule(), probed(), traced(), unprivileged(), policies()} {
 		all = append(all, part...)
 	}
 	if !*record {
@@ -131,8 +139,8 @@ func stalled() []command {
 			want: []string{`not complete after 4s; it was reversed and unloaded: the system is as before`, `cat \(process \d+\), S \(sleeping\), in the patched function pipe_read$`,
 				`^ +pipe_read\+0x`, `what to do: wait until pipe_read returns.*kill \d+`, `^gone$`}},
 		{name: "stopped", script: stop + `
-klpc load /modules/livepatch_stop.ko >/tmp/out 2>&1 &
-sleep 2
+klpc load --wait 20m /modules/livepatch_stop.ko >/tmp/out 2>&1 &
+` + transitionOf("livepatch_stop") + `sleep 1
 klpc status; klpc list; klpc status --json | grep -A3 '"tasks"'
 klpc status --wait transition --timeout 1s; echo waited $?`,
 			want: []string{`^livepatch_stop: enabling, \d+ of \d+ tasks have switched$`, `waits for 1 task$`, `sleep \(process \d+\), T \(stopped\), in the patched function get_signal$`,
@@ -143,8 +151,8 @@ klpc status --wait transition --timeout 1s; echo waited $?`,
 		{name: "reverse", script: "klpc reverse livepatch_stop; code=$?; sleep 1; echo load said; cat /tmp/out; klpc status; klpc unload livepatch_stop; exit $code",
 			want: []string{`^livepatch_stop: disabled$`, `the transition was turned round by somebody else`, `only its module is left`, `^livepatch_stop: not loaded$`}},
 		{name: "interrupted", script: `
-klpc load /modules/livepatch_stop.ko >/tmp/out 2>&1 &
-pid=$!; sleep 3; kill -INT $pid; wait $pid; code=$?; cat /tmp/out; ` + gone + `; exit $code`, exit: 1,
+klpc load --wait 20m /modules/livepatch_stop.ko >/tmp/out 2>&1 &
+pid=$!` + transitionOf("livepatch_stop") + `sleep 1; kill -TERM $pid; wait $pid; code=$?; cat /tmp/out; ` + gone + `; exit $code`, exit: 1,
 			want: []string{`livepatch_stop: interrupted; it was reversed and unloaded: the system is as before`, `get_signal`, `^gone$`}},
 		{name: "leave", script: `
 klpc load --wait 1s --on-timeout leave /modules/livepatch_stop.ko; echo exit $?
@@ -226,6 +234,20 @@ cd /sys/kernel/tracing
 echo cmdline_proc_show >set_ftrace_filter && echo function >current_tracer
 klpc load --dry-run /modules/livepatch_one.ko; grep cmdline enabled_functions
 echo nop >current_tracer; echo >set_ftrace_filter`, want: []string{`^  ftrace users +warning +cmdline_proc_show is traced`}},
+	}
+}
+
+// traced: a BPF program on the entry of a function goes on to work with the
+// livepatch, in whichever order they come (since Linux 6.0).
+func traced() []command {
+	return []command{
+		{name: "BPF", script: `
+cat >/tmp/with-bpf <<'END'
+grep cmdline_proc_show /sys/kernel/tracing/enabled_functions
+klpc load /modules/livepatch_one.ko && grep -q version=1 /proc/cmdline && klpc unload one
+END
+fentry cmdline_proc_show sh /tmp/with-bpf`,
+			want: []string{`note: ftrace users: a BPF trampoline is attached to cmdline_proc_show \(1 user`, `^livepatch_one: enabled$`, `^livepatch_one: not loaded$`}},
 	}
 }
 

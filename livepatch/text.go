@@ -195,7 +195,7 @@ func (s *State) Table() string {
 		var objects []string
 		for _, o := range p.Objects {
 			name := o.Name
-			if !o.Patched {
+			if !o.Patched && name != vmlinux {
 				name += " (waits)"
 			}
 			objects = append(objects, name)

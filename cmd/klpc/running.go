@@ -262,7 +262,8 @@ func withBlocking(r *livepatch.Result, err error) error {
 	if r == nil || len(r.Blocking) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w\nit has been waiting for\n%s", err, strings.TrimRight(livepatch.TasksText(r.Blocking), "\n"))
+	tasks := strings.TrimRight(livepatch.TasksText(r.Blocking), "\n")
+	return fmt.Errorf("%w\nit has been waiting for\n  %s", err, strings.ReplaceAll(tasks, "\n", "\n  "))
 }
 
 func (a *app) printChanged(c change, doc changed) error {
