@@ -151,6 +151,9 @@ func New(in Inputs) (*Verifier, error) {
 		if v.exports, err = in.Kernel.Image.Exports(in.Kernel.Symtab); err != nil {
 			return nil, err
 		}
+		if len(v.exports) == 0 {
+			v.exports = nil // not known; Module.symvers is all there is
+		}
 	}
 	v.layout = findModuleLayout(in)
 	for _, u := range in.Units {
