@@ -111,30 +111,35 @@ func (b *builder) verifyInputs(ctx context.Context, t codegen.Target, l linked) 
 		}
 		return b.objtool(ctx, l.Objtool, filepath.Join(work, fmt.Sprintf("%d.o", i)), o)
 	}
-	var changed []*pair
 	var names []string
+	var patched []*elfobj.Object
 	for i := range b.pairs {
-		if p := &b.pairs[i]; p.diff.Verdict != elfdiff.Unchanged {
-			changed, names = append(changed, p), append(names, b.sel.after(p.unit).Source)
+		p := &b.pairs[i]
+		if p.diff.Verdict == elfdiff.Unchanged {
+			continue
+		}
+		for _, object := range objectNames(p.unit) {
+			o := withoutDebug(p.patched)
+			if m := t.Modules[object]; m != nil {
+				if o, err = verify.Silence(o, m); err != nil {
+					return in, fmt.Errorf("internal error: %w", err)
+				}
+			}
+			names, patched = append(names, b.sel.after(p.unit).Source), append(patched, o)
+			in.Units = append(in.Units, verify.Unit{Source: names[len(names)-1], Object: object, Diff: p.diff})
 		}
 	}
-	objects := make([]*elfobj.Object, len(changed))
 	if err := b.each(ctx, names, func(_ context.Context, i int) (err error) {
-		objects[i], err = finish(i, withoutDebug(changed[i].patched))
+		in.Units[i].Patched, err = finish(i, patched[i])
 		return err
 	}); err != nil {
 		return in, err
-	}
-	for i, p := range changed {
-		for _, object := range objectNames(p.unit) {
-			in.Units = append(in.Units, verify.Unit{Source: names[i], Object: object, Diff: p.diff, Patched: objects[i]})
-		}
 	}
 	first, err := parseObject("klpc_init.o", l.Init)
 	if err != nil {
 		return in, err
 	}
-	in.Init, err = finish(len(changed), withoutDebug(first))
+	in.Init, err = finish(len(names), withoutDebug(first))
 	return in, err
 }
 
