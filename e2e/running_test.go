@@ -8,10 +8,12 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +45,7 @@ func runningLivepatches() []livepatch {
 		{name: "less", patches: []string{"replace-2"}},                  // as two, in place of all others
 		{name: "late", patches: []string{"module"}, noReplace: true},    // dummy
 		{name: "sleep", patches: []string{"sleeping"}, noReplace: true}, // pipe_read
+		{name: "stop", patches: []string{"stopped"}, noReplace: true},   // get_signal
 	}
 }
 
@@ -178,13 +181,22 @@ func (c command) judge(t *testing.T, report *livetest.Report, i int) {
 // recordTrees keeps what the commands called record have printed, as trees for
 // the tests of the package livepatch.
 func recordTrees(t *testing.T, k kernel, report *livetest.Report, commands []command) {
-	var all txtar.Archive
-	all.Comment = fmt.Appendf(nil, "Recorded on %s. A name that ends in a slash is a folder.\n", k.Release)
+	all := txtar.Archive{Comment: fmt.Appendf(nil, "Recorded on %s. A name that ends in a slash is a folder.\n", k.Release)}
 	for i, c := range commands {
-		if name, ok := strings.CutPrefix(c.name, "record "); ok {
-			for _, f := range txtar.Parse([]byte(report.Steps[i].Output)).Files {
-				all.Files = append(all.Files, txtar.File{Name: name + f.Name, Data: f.Data})
+		name, ok := strings.CutPrefix(c.name, "record ")
+		if !ok {
+			continue
+		}
+		files := map[string]string{}
+		for line := range strings.Lines(report.Steps[i].Output) {
+			path, text, _ := strings.Cut(line, ":")
+			if strings.HasSuffix(path, "/") {
+				text = ""
 			}
+			files[name+path] += text
+		}
+		for _, path := range slices.Sorted(maps.Keys(files)) {
+			all.Files = append(all.Files, txtar.File{Name: path, Data: []byte(files[path])})
 		}
 	}
 	path := filepath.Join("..", "livepatch", "testdata", "linux-"+k.series+".txtar")

@@ -307,9 +307,5 @@ func (r *reader) unreadable(name string, err error) {
 	if errors.Is(err, fs.ErrNotExist) || isGone(err) {
 		return
 	}
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
-		err = pathErr.Err
-	}
-	r.state.Unreadable = append(r.state.Unreadable, fmt.Sprintf("/%s: %v", name, err))
+	r.state.Unreadable = append(r.state.Unreadable, fmt.Sprintf("/%s: %v", name, cause(err)))
 }

@@ -189,18 +189,19 @@ func changeNamed(ctx context.Context, a *app, what string, o namedOptions, plan 
 	return changeStore(ctx, a, s, what, o.storeOptions, func() (*store.Change, error) { return plan(s, o.release, o.name) })
 }
 
-// changeStore plans a change with the lock held, makes it, and prints it.
+// changeStore plans a change, makes it, and prints it. If there is something to
+// change, it is planned again with the lock held.
 func changeStore(ctx context.Context, a *app, s *store.Store, what string, o storeOptions, plan func() (*store.Change, error)) error {
-	if !o.dryRun {
-		unlock, err := lockChanges(ctx, a, s, what)
-		if err != nil {
-			return err
+	c, err := plan()
+	if err == nil && c.Changed && !o.dryRun {
+		unlock, lockErr := lockChanges(ctx, a, s, what)
+		if lockErr != nil {
+			return lockErr
 		}
 		defer unlock()
-	}
-	c, err := plan()
-	if err == nil && !o.dryRun {
-		err = c.Do()
+		if c, err = plan(); err == nil {
+			err = c.Do()
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, asRoot(err))

@@ -33,7 +33,7 @@ var allowed = map[string][]string{
 	"livetest":                  {"elfobj", "internal/vm", "target"},
 	"locate":                    {"elfdiff", "elfobj", "internal/arch", "target"},
 	"pipeline":                  {"cache", "codegen", "cpptext", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "modsource", "target", "verify"},
-	"store":                     {"inspect"},
+	"store":                     {"inspect", "modsource", "target"},
 	"survey":                    {"codegen", "diff", "elfdiff", "internal/run", "internal/vm", "kbuild", "livetest", "pipeline", "verify"},
 	"target":                    {"elfobj"},
 	"typediff":                  {"elfobj"},
