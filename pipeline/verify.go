@@ -74,6 +74,8 @@ func (b *builder) verify(ctx context.Context) error {
 type linked struct {
 	Module  []byte
 	Init    []byte   // the init file's object, before objtool
+	Mod     []byte   // the object of what modpost writes: struct module
+	ModName string   // as the kernel calls the module that Mod is for
 	Objtool []string // the command that Kbuild ran on the module, without its name
 }
 
@@ -83,13 +85,21 @@ func readLinked(dir, name string) (l linked, err error) {
 	if l.Objtool, err = kbuild.ObjtoolCommand(dir, name); err != nil {
 		return l, err
 	}
-	l.Init, err = os.ReadFile(filepath.Join(dir, "klpc_init.o"))
+	if l.Init, err = os.ReadFile(filepath.Join(dir, "klpc_init.o")); err != nil {
+		return l, err
+	}
+	l.ModName = codegen.ModuleName(name)
+	l.Mod, err = os.ReadFile(filepath.Join(dir, name+".mod.o"))
 	return l, err
 }
 
 // verifyInputs runs objtool over the patched objects and the init file's.
 func (b *builder) verifyInputs(ctx context.Context, t codegen.Target, l linked) (verify.Inputs, error) {
-	in := verify.Inputs{Known: true, Kernel: b.kernel.verifyKernel(t)}
+	in := verify.Inputs{Known: true, Kernel: b.kernel.verifyKernel(t), ModName: l.ModName}
+	var err error
+	if in.Mod, err = parseObject("the module's .mod.o", l.Mod); err != nil {
+		return in, err
+	}
 	work, err := os.MkdirTemp(b.work.dir, "verify-")
 	if err != nil {
 		return in, err
