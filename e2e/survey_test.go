@@ -29,7 +29,7 @@ var surveyed = []struct {
 	{"refused/data-value", survey.Unpatchable},
 	{"refused/whitespace", survey.NoEffect},
 	{"--- a/fs/proc/cmdline.c\n+++ b/fs/proc/cmdline.c\n@@ -1,1 +1,2 @@\n // not its first line\n+int more;\n", survey.DoesNotApply},
-	{"--- a/fs/proc/version.c\n+++ b/fs/proc/version.c\n@@ -1,1 +1,2 @@\n // SPDX-License-Identifier: GPL-2.0\n+#include \"of-another-patch.h\"\n", survey.DoesNotCompile},
+	{"--- a/fs/proc/version.c\n+++ b/fs/proc/version.c\n@@ -1,2 +1,3 @@\n // SPDX-License-Identifier: GPL-2.0\n+#include \"of-another-patch.h\"\n #include <linux/fs.h>\n", survey.DoesNotCompile},
 }
 
 // TestSurvey tries patches on a stock kernel and the modules on the booted one;

@@ -9,11 +9,8 @@ import (
 
 func TestModuleNames(t *testing.T) {
 	long := strings.Repeat("x", 60)
-	var names []string
-	for _, n := range []string{"CVE-2026-1.patch", "sub/fix.patch", "fix.diff", "a b+c.patch", "a_b-c.patch", "livepatch-old.patch", ".patch",
-		long + "1.patch", long + "2.patch"} {
-		names = append(names, n)
-	}
+	names := []string{"CVE-2026-1.patch", "sub/fix.patch", "fix.diff", "a b+c.patch", "a_b-c.patch", "livepatch-old.patch", ".patch",
+		long + "1.patch", long + "2.patch"}
 	var entries []Entry
 	for _, n := range names {
 		entries = append(entries, Entry{Name: n})
