@@ -7,7 +7,7 @@ SCRIPTS := ./scripts
 
 export CGO_ENABLED = 0
 
-.PHONY: all build check test test-all bench demo clean
+.PHONY: all build check test test-all bench demo dist clean
 
 all: build
 
@@ -34,5 +34,9 @@ bench: build
 demo:
 	$(SCRIPTS)/demo
 
+# Packages in dist/: a static binary with units, manual pages and completions.
+dist:
+	$(SCRIPTS)/dist
+
 clean:
-	rm -f $(KLPC)
+	rm -rf $(KLPC) dist

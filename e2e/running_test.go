@@ -8,10 +8,12 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +45,7 @@ func runningLivepatches() []livepatch {
 		{name: "less", patches: []string{"replace-2"}},                  // as two, in place of all others
 		{name: "late", patches: []string{"module"}, noReplace: true},    // dummy
 		{name: "sleep", patches: []string{"sleeping"}, noReplace: true}, // pipe_read
+		{name: "stop", patches: []string{"stopped"}, noReplace: true},   // get_signal
 	}
 }
 
@@ -71,6 +74,11 @@ func testRunning(t *testing.T, k kernel) {
 	}
 	files := badFiles(t, b.modules[0])
 	files["/bin/klpc"] = program
+	fentry, err := compileTool(t, "fentry")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["/bin/fentry"] = fentry
 	pick := only(t)
 	var script []livetest.Step
 	var commands []command
@@ -82,7 +90,7 @@ func testRunning(t *testing.T, k kernel) {
 	}
 	guest := livetest.Guest{
 		Kernel: livetest.Kernel{BzImage: k.BzImage, FindModule: k.findModule}, Modules: append(b.modules, dummy(t, k)),
-		Files: files, Accel: vm.TCG, Timeout: 10 * time.Minute, StepLimit: 3 * time.Minute,
+		Files: files, Accel: vm.TCG, Timeout: 20 * time.Minute, StepLimit: 4 * time.Minute,
 	}
 	report, err := livetest.Script(t.Context(), guest, script)
 	if err != nil {
@@ -178,13 +186,22 @@ func (c command) judge(t *testing.T, report *livetest.Report, i int) {
 // recordTrees keeps what the commands called record have printed, as trees for
 // the tests of the package livepatch.
 func recordTrees(t *testing.T, k kernel, report *livetest.Report, commands []command) {
-	var all txtar.Archive
-	all.Comment = fmt.Appendf(nil, "Recorded on %s. A name that ends in a slash is a folder.\n", k.Release)
+	all := txtar.Archive{Comment: fmt.Appendf(nil, "Recorded on %s. A name that ends in a slash is a folder.\n", k.Release)}
 	for i, c := range commands {
-		if name, ok := strings.CutPrefix(c.name, "record "); ok {
-			for _, f := range txtar.Parse([]byte(report.Steps[i].Output)).Files {
-				all.Files = append(all.Files, txtar.File{Name: name + f.Name, Data: f.Data})
+		name, ok := strings.CutPrefix(c.name, "record ")
+		if !ok {
+			continue
+		}
+		files := map[string]string{}
+		for line := range strings.Lines(report.Steps[i].Output) {
+			path, text, _ := strings.Cut(line, ":")
+			if strings.HasSuffix(path, "/") {
+				text = ""
 			}
+			files[name+path] += text
+		}
+		for _, path := range slices.Sorted(maps.Keys(files)) {
+			all.Files = append(all.Files, txtar.File{Name: path, Data: []byte(files[path])})
 		}
 	}
 	path := filepath.Join("..", "livepatch", "testdata", "linux-"+k.series+".txtar")

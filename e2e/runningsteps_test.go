@@ -1,36 +1,34 @@
 package e2e
 
-// record prints, as a txtar archive, what klpc reads: of the tasks, those that
+import (
+	"slices"
+	"strings"
+)
+
+// recordTree prints what klpc reads, as few programs as possible: lines
+// "path:text", and "path:" for a folder or an empty file; of the tasks, those that
 // are called in the tests.
 const recordTree = `
-show() { for f in "$@"; do [ -f "$f" ] && { echo "-- $f --"; cat "$f" 2>/dev/null; }; done; }
-show /proc/sys/kernel/osrelease /proc/modules
-find /sys/kernel/livepatch | sort | while read -r f; do
-	if [ -d "$f" ]; then echo "-- $f/ --"; elif [ "${f##*/}" = force ]; then :; else show "$f"; fi
-done
-for m in /sys/module/livepatch_*; do show $m/srcversion $m/taint; done
+files=/proc/modules
 for p in /proc/[0-9]*; do
-	case "$(cat $p/comm 2>/dev/null)" in init|cat|sleep|kthreadd|kworker*|ksoftirqd*) ;; *) continue ;; esac
-	for t in $p/task/*; do
-		[ -e $t/patch_state ] || continue
-		show $t/patch_state $t/comm
-		echo "-- $t/status --"; grep -E '^(Name|State|Tgid|Pid|PPid|VmSize):' $t/status
-		show $t/stack
-	done
+	read -r name <$p/comm && case "$name" in cat|sleep|kthreadd) files="$files $p/task/*/patch_state $p/task/*/comm $p/task/*/stack" status="$status $p/task/*/status" ;; esac
 done
-grep -E 'klp|^(pipe_read|cmdline_proc_show|loadavg_proc_show)' /sys/kernel/tracing/enabled_functions >/tmp/ef
-echo "-- /sys/kernel/tracing/enabled_functions --"; cat /tmp/ef
-show /sys/kernel/debug/kprobes/list
+grep -sH '' /proc/sys/kernel/osrelease $files
+grep -sHE '^(Name|State|Tgid|Pid|Kthread|VmSize):' $status
+grep -srH '' /sys/kernel/livepatch /sys/kernel/debug/kprobes/list
+grep -sH '' /sys/module/livepatch_*/srcversion /sys/module/livepatch_*/initstate
+grep -sHE 'klp|^(get_signal|pipe_read|cmdline_proc_show|loadavg_proc_show)' /sys/kernel/tracing/enabled_functions
+find /sys/kernel/livepatch -type d | sed 's,$,/:,'
 `
 
-// waitOnPipe makes a task sleep in pipe_read; wake ends it.
+// waitOnPipe makes a task sleep in pipe_read; wake ends it. The kernel stirs it up
+// after 15 s.
 const (
 	waitOnPipe = `
 [ -e /tmp/fifo ] || mkfifo /tmp/fifo
 setsid sleep 1000 >/tmp/fifo 2>&1 &
 echo $! >/tmp/writer
 setsid cat /tmp/fifo >/tmp/got 2>&1 &
-echo $! >/tmp/reader
 sleep 1
 `
 	wake = `
@@ -39,10 +37,33 @@ sleep 0.5
 `
 )
 
+// stop makes a task stop in get_signal, where the kernel leaves it alone; goOn
+// ends it.
+const (
+	stop = `
+setsid sleep 1000 >/dev/null 2>&1 &
+echo $! >/tmp/stopped; sleep 0.5; kill -STOP $!; sleep 0.5
+`
+	goOn = `
+kill -KILL $(cat /tmp/stopped)
+sleep 0.5
+`
+)
+
+// transitionOf waits until a livepatch is in transition, for a minute at most.
+func transitionOf(name string) string {
+	return `
+i=0; until grep -q 1 /sys/kernel/livepatch/` + name + `/transition 2>/dev/null || [ $i = 600 ]; do i=$((i + 1)); sleep 0.1; done
+`
+}
+
 func runningCommands(k kernel) []command {
 	var all []command
-	for _, part := range [][]command{prepareCommands(), badCommands(), onePatch(), stalled(k), stacked(k), lateModule(), probed(), unprivileged(), policies()} {
+	for _, part := range [][]command{prepareCommands(), badCommands(), onePatch(), stalled(), stacked(k), lateModule(), probed(), traced(), unprivileged(), policies()} {
 		all = append(all, part...)
+	}
+	if !*record {
+		all = slices.DeleteFunc(all, func(c command) bool { return strings.HasPrefix(c.name, "record ") })
 	}
 	return all
 }
@@ -75,9 +96,9 @@ func badCommands() []command {
 		{name: "vermagic", script: "klpc load /bad/vermagic.ko", exit: 1, may: "version magic",
 			want: []string{`does not accept the file \(ENOEXEC`, `kernel: .*version magic`}},
 		{name: "no such function", script: "klpc load /bad/symbol.ko", exit: 1, may: "livepatch: ",
-			want: []string{`a symbol that it needs is not in this kernel.*\(E`, `kernel: .*cmdline_proc_shew`}},
+			want: []string{`the livepatch core refuses it \(EINVAL`, `kernel: livepatch: symbol 'cmdline_proc_shew' not found in symbol table`}},
 		{name: "nothing was loaded", script: "klpc status; cat /proc/modules", want: []string{"no livepatch is loaded"}, never: []string{"livepatch_"}},
-		{name: "unload what is not loaded", script: "klpc unload livepatch_one", want: []string{`livepatch_one: not loaded already, nothing to do`}},
+		{name: "unload what is not loaded", script: "klpc unload livepatch_one", want: []string{`livepatch_one: not loaded, nothing to do`}},
 		{name: "disable what is not loaded", script: "klpc disable livepatch_one", exit: 1, want: []string{`no such livepatch is loaded; none is`}},
 		{name: "force without a terminal", script: "klpc force livepatch_one", exit: 2, want: []string{`--yes`, `Usage:`}},
 	}
@@ -87,7 +108,7 @@ func badCommands() []command {
 func onePatch() []command {
 	return []command{
 		{name: "dry run", script: "klpc load --dry-run /modules/livepatch_one.ko; cat /proc/modules",
-			want:  []string{`^release +ok +built for `, `^atomic replace +ok`, `^1\. load /modules/livepatch_one.ko$`, `^2\. wait for the transition of livepatch_one, at most 1m, then reverse it and unload it$`},
+			want:  []string{`^  release +ok +built for `, `^  atomic replace +ok`, `^  1\. load /modules/livepatch_one.ko$`, `^  2\. wait for the transition of livepatch_one, at most 1m, then reverse it and unload it$`},
 			never: []string{"livepatch_one [0-9]"}},
 		{name: "load", script: "klpc load /modules/livepatch_one.ko && grep -q version=1 /proc/cmdline", want: []string{`^livepatch_one: enabled$`}},
 		{name: "load again", script: "klpc load /modules/livepatch_one.ko", want: []string{`^livepatch_one: enabled already, nothing to do$`}},
@@ -110,46 +131,45 @@ func onePatch() []command {
 	}
 }
 
-// stalled: a task sleeps in a function that is to be patched. After 15 s the
-// kernel would wake it up.
-func stalled(k kernel) []command {
-	gone := "! grep -q livepatch_sleep /proc/modules"
+// stalled: a task is in a function that is to be patched, asleep or stopped.
+func stalled() []command {
+	const gone = "! grep -q livepatch_stop /proc/modules && echo gone"
 	return []command{
-		{name: "stall", script: waitOnPipe + "klpc load --wait 4s --progress plain /modules/livepatch_sleep.ko; code=$?; " + gone + " && echo gone; echo reader $(cat /tmp/reader); exit $code", exit: 1,
+		{name: "asleep", script: waitOnPipe + "klpc load --wait 4s /modules/livepatch_sleep.ko; code=$?; ! grep -q livepatch_sleep /proc/modules && echo gone" + wake + "exit $code", exit: 1,
 			want: []string{`not complete after 4s; it was reversed and unloaded: the system is as before`, `cat \(process \d+\), S \(sleeping\), in the patched function pipe_read$`,
 				`^ +pipe_read\+0x`, `what to do: wait until pipe_read returns.*kill \d+`, `^gone$`}},
-		{name: "stall in status", script: `
-klpc load --wait 60s /modules/livepatch_sleep.ko >/tmp/out 2>&1 &
-sleep 4
-klpc status; klpc list; klpc status --json >/tmp/json; grep -A3 '"tasks"' /tmp/json
-klpc status --wait transition --timeout 1s >/dev/null; echo waited $?`,
-			want: []string{`^livepatch_sleep: enabling, \d+ of \d+ tasks have switched$`, `waits for 1 task`, `in the patched function pipe_read`,
-				`^1 +livepatch_sleep +enabling +\d+/\d+`, `"total": \d+`, `^waited 1$`}},
-		{name: "record stall", script: recordTree},
+		{name: "stopped", script: stop + `
+klpc load --wait 20m /modules/livepatch_stop.ko >/tmp/out 2>&1 &
+` + transitionOf("livepatch_stop") + `sleep 1
+klpc status; klpc list; klpc status --json | grep -A3 '"tasks"'
+klpc status --wait transition --timeout 1s; echo waited $?`,
+			want: []string{`^livepatch_stop: enabling, \d+ of \d+ tasks have switched$`, `waits for 1 task$`, `sleep \(process \d+\), T \(stopped\), in the patched function get_signal$`,
+				`^ +get_signal\+0x`, `let it go on \(kill -CONT \d+\)`, `^1 +livepatch_stop +enabling +\d+/\d+`, `"total": \d+`, `^waited 1$`}},
+		{name: "record transition", script: recordTree},
 		{name: "lock", script: "klpc load --lock-wait 1s /modules/livepatch_one.ko", exit: 1,
-			want: []string{`waiting for klpc load /modules/livepatch_sleep.ko \(process \d+\), which holds /run/klpc.lock`, `is held by klpc load .*, for longer than 1s`}},
-		{name: "reverse", script: "klpc reverse livepatch_sleep; code=$?; sleep 1; echo load said; cat /tmp/out; klpc status; klpc unload livepatch_sleep; exit $code",
-			want: []string{`^livepatch_sleep: disabled$`, `turned round by somebody else`, `only its module is left`, `^livepatch_sleep: not loaded$`}},
+			want: []string{`waiting for klpc load /modules/livepatch_stop.ko \(process \d+\), which holds /run/klpc.lock`, `is held by klpc load .*, for longer than 1s`}},
+		{name: "reverse", script: "klpc reverse livepatch_stop; code=$?; sleep 1; echo load said; cat /tmp/out; klpc status; klpc unload livepatch_stop; exit $code",
+			want: []string{`^livepatch_stop: disabled$`, `the transition was turned round by somebody else`, `only its module is left`, `^livepatch_stop: not loaded$`}},
 		{name: "interrupted", script: `
-klpc load --wait 60s /modules/livepatch_sleep.ko >/tmp/out 2>&1 &
-pid=$!; sleep 4; kill -INT $pid; wait $pid; code=$?; cat /tmp/out; ` + gone + ` && echo gone; exit $code`, exit: 1,
-			want: []string{`livepatch_sleep: interrupted; it was reversed and unloaded: the system is as before`, `pipe_read`, `^gone$`}},
+klpc load --wait 20m /modules/livepatch_stop.ko >/tmp/out 2>&1 &
+pid=$!` + transitionOf("livepatch_stop") + `sleep 1; kill -TERM $pid; wait $pid; code=$?; cat /tmp/out; ` + gone + `; exit $code`, exit: 1,
+			want: []string{`livepatch_stop: interrupted; it was reversed and unloaded: the system is as before`, `get_signal`, `^gone$`}},
 		{name: "leave", script: `
-klpc load --wait 2s --on-timeout leave /modules/livepatch_sleep.ko; echo exit $?
-klpc load --wait 1s /modules/livepatch_sleep.ko; echo again $?` + wake + `klpc status --wait enabled --timeout 20s`,
-			want: []string{`it goes on \(enabling\): klpc status livepatch_sleep shows it`, `^exit 1$`, `^again 1$`, `^livepatch_sleep: enabled$`}},
-		{name: "disabling stalls", script: waitOnPipe + "klpc disable --wait 3s livepatch_sleep; code=$?; klpc status; exit $code", exit: 1,
-			want: []string{`it was reversed: livepatch_sleep is enabled, as before`, `in the patched function pipe_read \[livepatch_sleep\]`, `^livepatch_sleep: enabled$`}},
+klpc load --wait 1s --on-timeout leave /modules/livepatch_stop.ko; echo exit $?
+klpc load --wait 1s /modules/livepatch_stop.ko; echo again $?` + goOn + `klpc status --wait enabled --timeout 60s`,
+			want: []string{`it goes on \(enabling\): klpc status livepatch_stop shows it`, `^exit 1$`, `^again 1$`, `^livepatch_stop: enabled$`}},
+		{name: "disabling stalls", script: stop + "klpc disable --wait 2s livepatch_stop; code=$?; klpc status; exit $code", exit: 1,
+			want: []string{`it was reversed: livepatch_stop is enabled, as before`, `in the patched function get_signal \[livepatch_stop\]`, `^livepatch_stop: enabled$`}},
 		{name: "enable while disabling", script: `
-klpc disable --wait 2s --on-timeout leave livepatch_sleep; klpc status; klpc enable livepatch_sleep && klpc status`,
-			want: []string{`^livepatch_sleep: disabling, `, `^livepatch_sleep: enabled$`}},
-		{name: "unload when it wakes up", script: wake + "klpc unload livepatch_sleep", want: []string{`^livepatch_sleep: not loaded$`}},
-		{name: "force", script: waitOnPipe + `
-klpc load --wait 1s --on-timeout leave /modules/livepatch_sleep.ko
-klpc force --yes livepatch_sleep && klpc status` + wake + `klpc unload livepatch_sleep`,
-			want: []string{`^livepatch_sleep: enabled$`, `^livepatch_sleep: not loaded$`}},
-		{name: "force after", script: waitOnPipe + "klpc load --force-after 2s /modules/livepatch_sleep.ko" + wake + "klpc unload --all",
-			want: []string{`not complete after 2s: it is forced`, `^livepatch_sleep: enabled$`, `^livepatch_sleep: not loaded$`}},
+klpc disable --wait 0 livepatch_stop; klpc status; klpc enable livepatch_stop && klpc status`,
+			want: []string{`^livepatch_stop: disabling, `, `^livepatch_stop: enabled$`}},
+		{name: "unload when it goes on", script: goOn + "klpc unload livepatch_stop", want: []string{`^livepatch_stop: not loaded$`}},
+		{name: "force", script: stop + `
+klpc load --wait 1s --on-timeout leave /modules/livepatch_stop.ko
+klpc force --yes livepatch_stop && klpc status` + goOn + `klpc unload livepatch_stop`,
+			want: []string{`^livepatch_stop: enabled$`, `^livepatch_stop: not loaded$`}},
+		{name: "force after", script: stop + "klpc load --force-after 2s /modules/livepatch_stop.ko" + goOn + "klpc unload --all",
+			want: []string{`not complete after 2s: it is forced`, `^livepatch_stop: enabled$`, `^livepatch_stop: not loaded$`}},
 	}
 }
 
@@ -180,7 +200,7 @@ func lateModule() []command {
 	reads := dummyReads("4242")
 	return []command{
 		{name: "late module", script: "klpc load --dry-run /modules/livepatch_late.ko | grep objects; klpc load /modules/livepatch_late.ko && klpc status",
-			want: []string{`^objects +ok +not loaded, patched as soon as they are: dummy`, `^  dummy: waits for the module to be loaded$`, `^    dummy_get_stats64$`}},
+			want: []string{`^  objects +ok +not loaded, patched as soon as they are: dummy`, `^  dummy: waits for the module to be loaded$`, `^    dummy_get_stats64$`}},
 		{name: "record late", script: recordTree},
 		{name: "module comes", script: "insmod /modules/dummy.ko && " + reads + " && klpc status", want: []string{`^  dummy: patched$`}},
 		{name: "module goes", script: "rmmod dummy && klpc status && klpc unload late", want: []string{`^  dummy: waits for`, `^livepatch_late: not loaded$`}},
@@ -208,12 +228,26 @@ off=16; while [ $off -lt 64 ]; do
 done
 klpc load --dry-run /modules/livepatch_one.ko
 cat ../debug/kprobes/list; echo 0 >events/klpc/inside/enable; echo >kprobe_events`,
-			want: []string{`kprobes: a kprobe is inside of loadavg_proc_show, at \+0x`, `is not hit any more`}},
+			want: []string{`^  kprobes +warning +a kprobe is inside of loadavg_proc_show, at \+0x`, `is not hit any more`}},
 		{name: "function tracer", script: `
 cd /sys/kernel/tracing
 echo cmdline_proc_show >set_ftrace_filter && echo function >current_tracer
 klpc load --dry-run /modules/livepatch_one.ko; grep cmdline enabled_functions
-echo nop >current_tracer; echo >set_ftrace_filter`, want: []string{`ftrace users: cmdline_proc_show is traced`}},
+echo nop >current_tracer; echo >set_ftrace_filter`, want: []string{`^  ftrace users +warning +cmdline_proc_show is traced`}},
+	}
+}
+
+// traced: a BPF program on the entry of a function goes on to work with the
+// livepatch, in whichever order they come (since Linux 6.0).
+func traced() []command {
+	return []command{
+		{name: "BPF", script: `
+cat >/tmp/with-bpf <<'END'
+grep cmdline_proc_show /sys/kernel/tracing/enabled_functions
+klpc load /modules/livepatch_one.ko && grep -q version=1 /proc/cmdline && klpc unload one
+END
+fentry cmdline_proc_show sh /tmp/with-bpf`,
+			want: []string{`note: ftrace users: a BPF trampoline is attached to cmdline_proc_show \(1 user`, `^livepatch_one: enabled$`, `^livepatch_one: not loaded$`}},
 	}
 }
 
@@ -226,11 +260,11 @@ su user -c 'klpc status'; echo status $?
 su user -c 'klpc load /modules/livepatch_two.ko'; echo load $?
 su user -c 'klpc load --dry-run /modules/livepatch_two.ko'; echo dry $?
 su user -c 'klpc unload livepatch_one'; echo unload $?`,
-			want: []string{`^livepatch_one: enabled$`, `^    cmdline_proc_show$`, `^status 0$`, `load needs root, and this is user 1000`, `^load 1$`, `^dry 0$`, `^unload 1$`, `kprobes: the list of kprobes cannot be read`}},
-		{name: "user in a transition", script: waitOnPipe + `
-klpc load --wait 1s --on-timeout leave /modules/livepatch_sleep.ko >/dev/null 2>&1
-su user -c 'klpc status'` + wake + "klpc unload --all",
-			want: []string{`^livepatch_sleep: enabling, \d+ of \d+ tasks have switched, \d+ cannot be read$`, `^cannot be read$`, `/proc/\*/patch_state: permission denied`, `^livepatch_one: not loaded$`}},
+			want: []string{`^livepatch_one: enabled$`, `^    cmdline_proc_show$`, `^status 0$`, `load needs root, and this is user 1000`, `^load 1$`, `^dry 0$`, `^unload 1$`, `^  kprobes +unknown +the list of kprobes cannot be read: /sys/kernel/debug/kprobes/list: permission denied`}},
+		{name: "user in a transition", script: stop + `
+klpc load --wait 0 /modules/livepatch_stop.ko >/dev/null 2>&1
+su user -c 'klpc status'` + goOn + "klpc unload --all",
+			want: []string{`^livepatch_stop: enabling, \d+ of \d+ tasks have switched, \d+ cannot be read$`, `^cannot be read$`, `/proc/\*/patch_state: permission denied`, `^livepatch_one: not loaded$`}},
 	}
 }
 

@@ -6,6 +6,7 @@ package livepatch
 // here.
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -155,7 +156,7 @@ func (c *checker) module() {
 	case c.m.Tables == inspect.NoTables:
 		c.add(CheckModule, Warning, "klpc inspect shows what it holds", "it says that it is a livepatch, but never enables one")
 	case c.m.Tables == inspect.AtRunTime:
-		c.add(CheckModule, Unknown, "", "it builds its tables as it is loaded: which functions it patches is not known before")
+		c.add(CheckModule, Unknown, "watch klpc status once it is loaded", "it builds its tables as it is loaded: which functions it patches is not known before")
 	case len(c.m.Problems) == 0:
 		n := 0
 		for _, o := range c.m.Objects {
@@ -245,7 +246,7 @@ func (c *checker) loaded() {
 func (c *checker) replace(allowDrop bool) {
 	switch {
 	case c.m.Replace == nil:
-		c.add(CheckReplace, Unknown, "", "the module does not show whether it replaces the livepatches that are loaded")
+		c.add(CheckReplace, Unknown, "look at klpc status before and after", "the module does not show whether it replaces the livepatches that are loaded")
 		return
 	case !*c.m.Replace:
 		c.add(CheckReplace, OK, "", "it leaves the livepatches that are loaded in place")
@@ -342,7 +343,7 @@ func (c *checker) objects() {
 func (c *checker) ftrace() {
 	hooks, where, err := readHooks(c.root)
 	if err != nil {
-		c.add(CheckFtrace, Unknown, "mount -t tracefs nodev /sys/kernel/tracing (as root) makes it readable", "who traces the functions cannot be read: %v", err)
+		c.add(CheckFtrace, Unknown, unreadableHint(err, "tracefs", "/sys/kernel/tracing"), "who traces the functions cannot be read: %v", err)
 		return
 	}
 	before := len(c.findings)
@@ -366,11 +367,19 @@ func (c *checker) ftrace() {
 	}
 }
 
+// unreadableHint says how a file of tracefs or debugfs can be read.
+func unreadableHint(err error, kind, dir string) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return "root can read it, unless the kernel is locked down"
+	}
+	return fmt.Sprintf("mount -t %s nodev %s", kind, dir)
+}
+
 // kprobes looks for probes in the old code, which would not be hit any more.
 func (c *checker) kprobes() {
 	probes, err := readProbes(c.root)
 	if err != nil {
-		c.add(CheckKprobes, Unknown, "mount -t debugfs nodev /sys/kernel/debug (as root) makes it readable", "the list of kprobes cannot be read: %v", err)
+		c.add(CheckKprobes, Unknown, unreadableHint(err, "debugfs", "/sys/kernel/debug"), "the list of kprobes cannot be read: %v", err)
 		return
 	}
 	before := len(c.findings)

@@ -32,11 +32,9 @@ func disable(ctx context.Context, sys System, name string, o Options, unload boo
 		return s.finish(Failed, err)
 	}
 	if p == nil {
-		s.note("%s is not loaded: nothing to do", s.result.Name)
 		return s.finish(Unchanged, nil)
 	}
 	if p.Phase == Disabled && !unload {
-		s.note("%s is disabled already", p.Name)
 		return s.finish(Unchanged, nil)
 	}
 	if p.Phase != Disabled {
@@ -143,7 +141,6 @@ func Enable(ctx context.Context, sys System, name string, o Options) (*Result, e
 	started := false
 	switch p.Phase {
 	case Enabled:
-		s.note("%s is enabled already", p.Name)
 		return s.finish(Unchanged, nil)
 	case Disabled:
 		return s.finish(Failed, fmt.Errorf("%s is disabled, and the kernel does not enable a disabled livepatch again (it says EINVAL)\n"+

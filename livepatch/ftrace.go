@@ -53,7 +53,7 @@ func readHooks(root fs.FS) (hooks []hook, where string, err error) {
 	for _, name := range enabledFunctions() {
 		text, err := fs.ReadFile(root, name)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("/%s: %s", name, reason(err)))
+			errs = append(errs, fmt.Errorf("/%s: %w", name, cause(err)))
 			continue
 		}
 		for line := range strings.Lines(string(text)) {
@@ -112,7 +112,7 @@ func (p probe) name() string { return named(p.function, p.object) }
 func readProbes(root fs.FS) ([]probe, error) {
 	text, err := fs.ReadFile(root, kprobesList)
 	if err != nil {
-		return nil, fmt.Errorf("/%s: %s", kprobesList, reason(err))
+		return nil, fmt.Errorf("/%s: %w", kprobesList, cause(err))
 	}
 	var probes []probe
 	for line := range strings.Lines(string(text)) {

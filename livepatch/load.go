@@ -85,6 +85,9 @@ func (s *session) insert(ctx context.Context, state *State, m *Module, stale boo
 		}
 	}
 	return s.step(ActionInsert, m.Path, func() error {
+		if s.opts.BeforeInsert != nil {
+			s.opts.BeforeInsert()
+		}
 		for {
 			log := s.sys.Log()
 			err := s.sys.Insert(m)

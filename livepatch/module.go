@@ -36,7 +36,7 @@ const maxModule = 1 << 30
 func Open(path string) (*Module, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", path, cause(err))
 	}
 	m, err := read(f)
 	if err != nil {

@@ -116,6 +116,11 @@ func (r *reader) patch(name string) (Patch, bool) {
 		return p, false
 	}
 	p.Transition = transition
+	// While the module's init function runs, the transition begins and the flag
+	// still says 0.
+	if text, ok := r.text(path.Join(sysModule, name, "initstate")); ok && strings.TrimSpace(text) == "coming" {
+		p.Enabled, p.Transition = true, true
+	}
 	p.Phase = phase(p.Enabled, p.Transition)
 	if replace, ok := r.flag(path.Join(dir, "replace")); ok {
 		p.Replace = &replace
@@ -307,9 +312,5 @@ func (r *reader) unreadable(name string, err error) {
 	if errors.Is(err, fs.ErrNotExist) || isGone(err) {
 		return
 	}
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
-		err = pathErr.Err
-	}
-	r.state.Unreadable = append(r.state.Unreadable, fmt.Sprintf("/%s: %v", name, err))
+	r.state.Unreadable = append(r.state.Unreadable, fmt.Sprintf("/%s: %v", name, cause(err)))
 }

@@ -167,6 +167,27 @@ func TestReadUnsteady(t *testing.T) {
 	}
 }
 
+// While a livepatch's module is being loaded, the flags do not say yet that it is
+// being enabled.
+func TestReadComing(t *testing.T) {
+	files := func(initstate string) fs.FS {
+		return overlay{transition(t), fstest.MapFS{
+			sysLivepatch + "/livepatch_fix/enabled": {Data: []byte("0\n")},
+			sysModule + "/livepatch_fix/initstate":  {Data: []byte(initstate + "\n")},
+			sysModule + "/livepatch_fix/srcversion": {Data: []byte("5F2C\n")},
+		}}
+	}
+	for initstate, want := range map[string]Phase{"coming": Enabling, "live": Disabling} {
+		state, err := Read(files(initstate))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := state.Find("livepatch_fix").Phase; got != want {
+			t.Errorf("%s: %s, want %s", initstate, got, want)
+		}
+	}
+}
+
 // overlay is a tree with some files replaced.
 type overlay struct {
 	fs.FS

@@ -32,6 +32,9 @@ type Options struct {
 	// AllowDrop permits Load to replace livepatches whose functions the new one
 	// does not patch.
 	AllowDrop bool
+	// BeforeInsert, if set, is called when all checks are through and the module
+	// is about to be loaded.
+	BeforeInsert func()
 	// DryRun names each step and does none.
 	DryRun bool
 	Events Events
@@ -88,6 +91,9 @@ type Result struct {
 	Blocking []Task    `json:"blocking"` // tasks that the transition was waiting for at the end
 	Error    string    `json:"error,omitempty"`
 }
+
+// Active tells whether the livepatch patches something afterwards, if only in part.
+func (r *Result) Active() bool { return r.State == string(Enabled) || r.State == string(Enabling) }
 
 // Failure is the result for a livepatch of which not even the file can be read.
 func Failure(name string, err error) *Result {

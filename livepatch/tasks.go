@@ -125,7 +125,7 @@ func readTask(root fs.FS, state *State, p *Patch, pid, tid int) Task {
 	}
 	stack, err := fs.ReadFile(root, taskFile(pid, tid, "stack"))
 	if err != nil {
-		t.Problem = "its stack cannot be read: " + reason(err)
+		t.Problem = "its stack cannot be read: " + cause(err).Error()
 		return t
 	}
 	for line := range strings.Lines(string(stack)) {
@@ -201,11 +201,11 @@ func parseCall(line string) (name, object string) {
 	return name, object
 }
 
-// reason is an error without the path that it is about.
-func reason(err error) string {
+// cause is an error without the path that it is about.
+func cause(err error) error {
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {
-		err = pathErr.Err
+		return pathErr.Err
 	}
-	return err.Error()
+	return err
 }

@@ -165,6 +165,8 @@ func (t *Task) hint() string {
 	switch {
 	case t.In != "" && t.Kernel:
 		return fmt.Sprintf("wait until %s returns; a kernel thread cannot be ended", t.In)
+	case t.In != "" && strings.HasPrefix(t.State, "T"):
+		return fmt.Sprintf("let it go on (kill -CONT %d), or end the process (kill -KILL %[1]d)", t.PID)
 	case t.In != "":
 		return fmt.Sprintf("wait until %s returns, let it have what it waits for, or end the process (kill %d)", t.In, t.PID)
 	case t.Kernel:
@@ -193,7 +195,7 @@ func (s *State) Table() string {
 		var objects []string
 		for _, o := range p.Objects {
 			name := o.Name
-			if !o.Patched {
+			if !o.Patched && name != vmlinux {
 				name += " (waits)"
 			}
 			objects = append(objects, name)
@@ -213,7 +215,7 @@ func FindingsText(findings []Finding) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	for _, f := range findings {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Check, f.Verdict, f.Detail)
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", f.Check, f.Verdict, strings.ReplaceAll(f.Detail, "\n", "; "))
 	}
 	w.Flush()
 	return b.String()
@@ -223,7 +225,7 @@ func FindingsText(findings []Finding) string {
 func StepsText(steps []Step) string {
 	var b strings.Builder
 	for i, st := range steps {
-		fmt.Fprintf(&b, "%d. %s\n", i+1, st)
+		fmt.Fprintf(&b, "  %d. %s\n", i+1, st)
 	}
 	return b.String()
 }

@@ -652,6 +652,9 @@ func (b *builder) link(ctx context.Context) error {
 	plan := b.planned
 	b.step("link the module")
 	dir := filepath.Join(b.work.dir, "module")
+	if err := b.work.remove("module"); err != nil { // of an earlier run
+		return err
+	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}

@@ -147,18 +147,41 @@ func mutate(t *testing.T, module []byte, f func(mutation)) {
 			f(mutation{fmt.Sprintf(format, args...), data})
 		}
 	}
+	step := uint64(1)
+	if all := loadedBytes(e); os.Getenv("KLPC_TEST_ALL") == "" && all > mostBytes {
+		step = all/mostBytes + 1
+	}
 	for _, s := range e.Sections {
 		switch {
 		case s.Type == elf.SHT_RELA:
 			mutateRelocs(module, e, s, syms, change)
-		case s.Flags&elf.SHF_ALLOC != 0 && s.Type == elf.SHT_PROGBITS && s.Name != ".modinfo" && s.Name != ".orc_header":
-			for i := range s.Size {
+		case alters(s):
+			for i := uint64(0); i < s.Size; i += step {
 				change(s.Offset+i, []byte{module[s.Offset+i] ^ 1<<(i%8)}, "byte %#x of %s", i, s.Name)
 			}
 		case s.Type == elf.SHT_SYMTAB:
 			mutateSymbols(module, e, s, syms, change)
 		}
 	}
+}
+
+// mostBytes bounds how many bytes of a module are altered, unless everything is
+// wanted (KLPC_TEST_ALL): then larger modules are altered at every n-th byte.
+const mostBytes = 3000
+
+// alters tells whether every byte of a section matters.
+func alters(s *elf.Section) bool {
+	return s.Flags&elf.SHF_ALLOC != 0 && s.Type == elf.SHT_PROGBITS && s.Name != ".modinfo" && s.Name != ".orc_header"
+}
+
+func loadedBytes(e *elf.File) uint64 {
+	var n uint64
+	for _, s := range e.Sections {
+		if alters(s) {
+			n += s.Size
+		}
+	}
+	return n
 }
 
 // mutateRelocs alters each relocation of a section in each way.
@@ -172,17 +195,22 @@ func mutateRelocs(module []byte, e *elf.File, s *elf.Section, syms []elf.Symbol,
 		rec := module[at : at+size]
 		off, typ, sym, addend := le.Uint64(rec), le.Uint32(rec[typeField:]), le.Uint32(rec[symField:]), le.Uint64(rec[addendField:])
 		where := fmt.Sprintf("relocation %d of %s", i/size, s.Name)
-		for _, d := range []int64{1, -1, 4, -4, 8, 16} {
+		// Each in turn, so that every relocation sees a few and all are used.
+		n := int(i / size)
+		for _, d := range some([]int64{1, -1, 4, -4, 8, 16}, n, 2) {
 			change(at+addendField, u64(addend+uint64(d)), "%s: addend %+d", where, d)
 		}
-		for _, d := range []int64{1, -1, 4, 8} {
+		for _, d := range some([]int64{1, -1, 4, 8}, n, 1) {
 			change(at+offField, u64(off+uint64(d)), "%s: offset %+d", where, d)
 		}
-		for _, to := range []elf.R_X86_64{elf.R_X86_64_NONE, elf.R_X86_64_64, elf.R_X86_64_PC32, elf.R_X86_64_PLT32, elf.R_X86_64_32, elf.R_X86_64_32S, elf.R_X86_64_PC64} {
+		for _, to := range some([]elf.R_X86_64{elf.R_X86_64_NONE, elf.R_X86_64_64, elf.R_X86_64_PC32, elf.R_X86_64_PLT32, elf.R_X86_64_32, elf.R_X86_64_32S, elf.R_X86_64_PC64}, n, 2) {
 			change(at+typeField, u32(uint32(to)), "%s: type %v instead of %v", where, to, elf.R_X86_64(typ))
 		}
-		tried := 0
-		for d := uint32(1); d < uint32(len(syms)) && tried < 6; d++ {
+		tried, symbols := 0, 2
+		if os.Getenv("KLPC_TEST_ALL") != "" {
+			symbols = 8
+		}
+		for d := uint32(1); d < uint32(len(syms)) && tried < symbols; d++ {
 			to := (sym+d*d-1)%uint32(len(syms)) + 1
 			if !sameSymbol(syms, sym, to) {
 				change(at+symField, u32(to), "%s: symbol %q (%d) instead of %q (%d)", where, syms[to-1].Name, to, syms[sym-1].Name, sym)
@@ -190,6 +218,19 @@ func mutateRelocs(module []byte, e *elf.File, s *elf.Section, syms []elf.Symbol,
 			}
 		}
 	}
+}
+
+// some returns n of a list, others at each turn; all of them if everything is
+// wanted.
+func some[T any](all []T, turn, n int) []T {
+	if os.Getenv("KLPC_TEST_ALL") != "" {
+		return all
+	}
+	var out []T
+	for i := range n {
+		out = append(out, all[(turn*n+i)%len(all)])
+	}
+	return out
 }
 
 // sameSymbol tells whether two entries of the symbol table mean one place.

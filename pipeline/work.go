@@ -209,7 +209,7 @@ func (w *workFolder) open(from int) error {
 	for i := range unpinned {
 		unpinned[i] = filepath.Base(unpinned[i])
 	}
-	if err := w.remove(append(unpinned, "src", "kbuild", "module")...); err != nil {
+	if err := w.remove(append(unpinned, "src", "kbuild")...); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Join(w.dir, "obj"), 0o755); err != nil {

@@ -25,8 +25,9 @@ type Change struct {
 
 // InstallOptions are the choices of Install.
 type InstallOptions struct {
-	Accept  bool
-	Sources []string // names of the source patches
+	Accept bool
+	// Sources and CVEs are added to those that the module names itself.
+	Sources []string
 	CVEs    []string
 }
 
@@ -95,17 +96,12 @@ func (s *Store) installed(old *Patch, mod *Module, o InstallOptions) Patch {
 	if old == nil || old.SHA256 != mod.SHA256 {
 		return Patch{
 			Name: mod.Name, SHA256: mod.SHA256, File: fileName(mod.Name, mod.SHA256), Size: int64(len(mod.data)),
-			Sources: sorted(o.Sources), CVEs: sorted(o.CVEs), Replace: mod.Replace, Objects: mod.Objects,
+			Sources: sorted(mod.Sources, o.Sources), CVEs: sorted(mod.CVEs, o.CVEs), Replace: mod.Replace, Objects: mod.Objects,
 			Accepted: o.Accept, Installed: s.now(),
 		}
 	}
 	p := *old
-	if len(o.Sources) > 0 {
-		p.Sources = sorted(o.Sources)
-	}
-	if len(o.CVEs) > 0 {
-		p.CVEs = sorted(o.CVEs)
-	}
+	p.Sources, p.CVEs = sorted(p.Sources, o.Sources), sorted(p.CVEs, o.CVEs)
 	if o.Accept {
 		p.Accepted = true
 	}
@@ -235,9 +231,9 @@ func (s *Store) manifestPath(release string) string {
 	return filepath.Join(s.root, release, manifestName)
 }
 
-// sorted is a sorted copy without doubles, never nil.
-func sorted(list []string) []string {
-	out := append([]string{}, list...)
+// sorted is what is in the lists, sorted, without doubles, never nil.
+func sorted(lists ...[]string) []string {
+	out := append([]string{}, slices.Concat(lists...)...)
 	slices.Sort(out)
 	return slices.Compact(out)
 }

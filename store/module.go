@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/klpc/klpc/inspect"
+	"github.com/klpc/klpc/modsource"
+	"github.com/klpc/klpc/target"
 )
 
 // Module is a livepatch module that can be installed.
@@ -18,6 +20,10 @@ type Module struct {
 	SHA256  string
 	Replace *bool
 	Objects []Object
+	// Sources are the names of the patches that it was made from, CVEs those that
+	// their names and texts speak of, as far as the module says so.
+	Sources []string
+	CVEs    []string
 	data    []byte
 }
 
@@ -40,10 +46,35 @@ func ReadModule(data []byte) (*Module, error) {
 		}
 		out.Objects = append(out.Objects, obj)
 	}
+	if out.Sources, out.CVEs, err = sources(data); err != nil {
+		return nil, err
+	}
 	if out.Release == "" {
 		return nil, errors.New("it has no vermagic in .modinfo, so that nothing says which kernel it is for")
 	}
 	return out, errors.Join(checkName(out.Name), checkRelease(out.Release))
+}
+
+// sources reads what klpc build has put into the module about its patches.
+func sources(data []byte) (names, cves []string, err error) {
+	file, err := target.ReadModule(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	section := file.Object.Section(modsource.Section)
+	if section == nil {
+		return nil, nil, nil // another tool's
+	}
+	source, err := modsource.Decode(section.Data)
+	if err != nil {
+		return nil, nil, err
+	}
+	var texts []string
+	for _, p := range source.Patches {
+		names = append(names, p.Name)
+		texts = append(texts, p.Name, string(p.Text))
+	}
+	return names, CVEs(texts...), nil
 }
 
 // cveID is a CVE identifier; its number has four digits or more.

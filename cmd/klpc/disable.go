@@ -40,7 +40,12 @@ stays enabled; so it is when klpc is interrupted.`,
 }
 
 func runDisable(ctx context.Context, a *app, o namedChange) error {
+	s, c, err := openStore("")
+	if err != nil {
+		return err
+	}
 	return a.runChange(ctx, change{command: "disable", args: []string{o.name}, locked: true, options: o.changeOptions,
+		after: func() { recorder{s, c, a.talk.Note}.unloaded() },
 		each: func(ctx context.Context, name string, lo livepatch.Options) (*livepatch.Result, error) {
 			return livepatch.Disable(ctx, livepatch.Linux{}, name, lo)
 		}})

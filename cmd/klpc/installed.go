@@ -1,6 +1,7 @@
 package main
 
-// The patch store as the commands on the running kernel see it.
+// The patch store as the commands on the running kernel see it: it knows names,
+// and it is told what is loaded and unloaded, for the next boot.
 
 import (
 	"context"
@@ -14,9 +15,10 @@ import (
 	"github.com/klpc/klpc/store"
 )
 
-// findInstalled returns the file of an installed livepatch.
-func findInstalled(release, name string) (string, error) {
-	s, _, err := openStore("")
+// findInstalled returns the file of a livepatch that is installed for the running
+// kernel, if it is what was installed.
+func findInstalled(s *store.Store, name string) (string, error) {
+	release, err := runningRelease()
 	if err != nil {
 		return "", err
 	}
@@ -26,7 +28,7 @@ func findInstalled(release, name string) (string, error) {
 	}
 	p := m.Find(name)
 	if p == nil {
-		return "", fmt.Errorf("%s: there is no such file, and it is %w for kernel %s", name, store.ErrNotInstalled, release)
+		return "", fmt.Errorf("%s: %w for kernel %s (in %s), and there is no such file", name, store.ErrNotInstalled, release, s.Root())
 	}
 	if _, err := s.Module(release, p); err != nil {
 		return "", err
@@ -34,10 +36,73 @@ func findInstalled(release, name string) (string, error) {
 	return s.Path(release, p), nil
 }
 
+// recorder tells the store what is loaded. That a load cannot be recorded is no
+// reason not to do it by hand.
+type recorder struct {
+	store  *store.Store
+	config config
+	note   func(string)
+}
+
+func (r recorder) record(what string, f func(on store.Machine) error) {
+	on, err := machine(r.config)
+	if err == nil {
+		err = f(on)
+	}
+	if err != nil {
+		r.note(fmt.Sprintf("%s is not recorded in the patch store: %v", what, err))
+	}
+}
+
+// load loads a module and records it, before and after.
+func (r recorder) load(ctx context.Context, m *livepatch.Module, o livepatch.Options) (*livepatch.Result, error) {
+	l := store.Load{Name: m.Name, SHA256: store.Sum(m.Data)}
+	begun := false
+	o.BeforeInsert = func() {
+		begun = true
+		r.record("the load", func(on store.Machine) error {
+			man, err := r.store.View(on)
+			if err != nil {
+				return err
+			}
+			if p := man.Find(l.Name); p != nil && p.Held != nil {
+				r.note(fmt.Sprintf("%s is held back at boot: %s", p.Name, p.Held.Reason))
+			}
+			return r.store.Loading(on, l)
+		})
+	}
+	result, err := livepatch.Load(ctx, livepatch.Linux{}, m, o)
+	if !begun {
+		return result, err
+	}
+	r.record("the load", func(on store.Machine) error {
+		switch {
+		case result.Active():
+			return r.store.Loaded(on, l)
+		case ctx.Err() != nil:
+			return r.store.NotLoaded(on, l, "")
+		}
+		return r.store.NotLoaded(on, l, result.Error)
+	})
+	return result, err
+}
+
+// unloaded records what is left after a command that has taken livepatches away.
+func (r recorder) unloaded() {
+	r.record("the unload", func(on store.Machine) error {
+		m, err := r.store.Read(on.Release)
+		if err != nil || m.Boot == nil {
+			return err // nothing is known of this boot
+		}
+		return r.store.Unloaded(on)
+	})
+}
+
 // installed is a livepatch in the store.
 type installed struct {
 	Release string `json:"release"`
-	State   string `json:"state"`
+	// State is what happens to it at boot.
+	State string `json:"state"`
 	store.Patch
 }
 
@@ -48,128 +113,105 @@ const (
 	stateHeld        = "held back"
 )
 
-func installedState(p store.Patch) string {
+func newInstalled(release string, p store.Patch) installed {
+	state := stateNotAccepted
 	switch {
 	case p.Held != nil:
-		return stateHeld
+		state = stateHeld
 	case p.Accepted:
-		return stateAccepted
+		state = stateAccepted
 	}
-	return stateNotAccepted
+	return installed{release, state, p}
 }
 
-// listInstalled returns what is in the store, by release, then in the order in
-// which it is restored. What can be read is returned even if there is an error.
-func listInstalled() ([]installed, error) {
-	all := []installed{}
-	s, c, err := openStore("")
-	if err != nil {
-		return all, err
-	}
-	releases, err := s.Releases()
+// readStore reads what is in the store, by release, then in the order of
+// restoring; also if there is an error, as far as it can be read.
+func (s *status) readStore(patches *store.Store, c config) error {
+	releases, err := patches.Releases()
 	errs := []error{err}
 	on, err := machine(c)
 	errs = append(errs, err)
-	for _, r := range releases {
-		m, err := s.Read(r)
-		if r == on.Release {
-			m, err = s.View(on)
+	for _, release := range releases {
+		m, err := patches.Read(release)
+		if err == nil && release == on.Release {
+			if m, err = patches.View(on); err == nil {
+				s.PreviousBoot = m.Previous
+			}
 		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		for _, p := range m.Patches {
-			all = append(all, installed{r, installedState(p), p})
+			s.Installed = append(s.Installed, newInstalled(release, p))
 		}
 	}
-	return all, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-// installedText is the part of klpc status and klpc list on the store.
-func installedText(all []installed) string {
-	if len(all) == 0 {
+// previousText tells of a boot before that may have ended badly.
+func (s *status) previousText() string {
+	b := s.PreviousBoot
+	if b == nil || b.Clean || len(b.Loaded) == 0 && b.Loading == nil {
 		return ""
 	}
+	var names []string
+	for _, l := range b.Loaded {
+		names = append(names, l.Name)
+	}
+	if b.Loading != nil {
+		names = append(names, b.Loading.Name+" (was being loaded)")
+	}
+	return "the boot before ended without a clean shutdown; loaded were " + strings.Join(names, ", ") + "\n"
+}
+
+// text says, in a word or a sentence, what becomes of it at boot.
+func (i installed) text() string {
+	parts := []string{i.State}
+	if i.Held != nil {
+		first, _, _ := strings.Cut(i.Held.Reason, "\n")
+		parts = []string{i.State + ": " + first}
+	}
+	if i.Failed != nil {
+		first, _, _ := strings.Cut(i.Failed.Reason, "\n")
+		parts = append(parts, "failed: "+first)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// installedText lists what is installed, for this kernel and for others.
+func (s *status) installedText() string {
 	var b strings.Builder
-	b.WriteString("\ninstalled\n")
-	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	for _, i := range all {
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", i.Name, i.Release, i.State, strings.Join(i.CVEs, " "))
-	}
-	w.Flush()
-	text := ""
-	for line := range strings.Lines(b.String()) {
-		text += strings.TrimRight(line, " \n") + "\n"
-	}
-	for _, i := range all {
-		if i.Held != nil {
-			text += fmt.Sprintf("  %s is held back: %s\n    klpc accept %s has it restored again\n", i.Name, indent(i.Held.Reason), i.Name)
+	for _, group := range []struct {
+		title string
+		here  bool
+	}{{"installed for this kernel", true}, {"installed for other kernels", false}} {
+		w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+		n := 0
+		for _, i := range s.Installed {
+			if (i.Release == s.Release) != group.here {
+				continue
+			}
+			if n++; n == 1 {
+				fmt.Fprintf(&b, "\n%s\n", group.title)
+			}
+			columns := []string{i.Name, i.text(), strings.Join(i.CVEs, " ")}
+			if !group.here {
+				columns = append([]string{i.Release}, columns...)
+			}
+			fmt.Fprintf(w, "  %s\n", strings.TrimRight(strings.Join(columns, "\t"), "\t"))
 		}
-		if i.Failed != nil {
-			text += fmt.Sprintf("  %s could not be loaded (%s): %s\n", i.Name, i.Failed.At.Format("2006-01-02 15:04"), indent(i.Failed.Reason))
+		w.Flush()
+		if group.here && skipped() {
+			fmt.Fprintf(&b, "nothing was restored in this boot: %s is on the kernel command line\n", skipParameter)
 		}
 	}
-	if skipped() {
-		text += "  nothing was restored in this boot: " + skipParameter + " is on the kernel command line\n"
-	}
-	return text
+	b.WriteString(s.previousText())
+	return b.String()
 }
 
 // skipped tells whether the kernel command line says not to restore anything.
 func skipped() bool {
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	return err == nil && hasField(string(cmdline), skipParameter)
-}
-
-// loadRecorded loads a livepatch and records, in the store, that it is about to
-// be loaded and how that ended, so that a crash is not repeated at boot. If
-// that cannot be recorded, it is loaded all the same: somebody is there to see.
-func loadRecorded(ctx context.Context, m *livepatch.Module, o livepatch.Options) (*livepatch.Result, error) {
-	load := func() (*livepatch.Result, error) { return livepatch.Load(ctx, livepatch.Linux{}, m, o) }
-	if o.DryRun {
-		return load()
-	}
-	s, c, err := openStore("")
-	if err != nil {
-		return nil, err
-	}
-	on, err := machine(c)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range on.Active {
-		if name == m.Name {
-			return load() // it leaves it alone
-		}
-	}
-	l := store.Load{Name: m.Name, SHA256: store.Sum(m.Data)}
-	if err := s.Loading(on, l); err != nil {
-		o.Events.Note(fmt.Sprintf("the patch store cannot record that %s is being loaded: %v", m.Name, err))
-		return load()
-	}
-	if man, err := s.Read(on.Release); err == nil {
-		if i := man.Find(m.Name); i != nil && i.Held != nil {
-			o.Events.Note(fmt.Sprintf("%s is held back at boot: %s", m.Name, i.Held.Reason))
-		}
-	}
-	r, err := load()
-	if recErr := s.Finish(ctx, &on, l, kernelLoader{}.Active, err); recErr != nil {
-		o.Events.Note(fmt.Sprintf("the patch store cannot record how loading %s ended: %v", m.Name, recErr))
-	}
-	return r, err
-}
-
-// recordActive records which of the livepatches that were loaded are still there.
-func recordActive(note func(string)) {
-	s, c, err := openStore("")
-	if err == nil {
-		var on store.Machine
-		if on, err = machine(c); err == nil {
-			err = s.Unloaded(on)
-		}
-	}
-	if err != nil {
-		note(fmt.Sprintf("the patch store cannot record what is loaded: %v", err))
-	}
 }

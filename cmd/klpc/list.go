@@ -6,10 +6,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/klpc/klpc/livepatch"
+	"github.com/klpc/klpc/store"
 )
 
 func newList(a *app) *cobra.Command {
 	var asJSON bool
+	var dir string
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List the livepatches of the running kernel",
@@ -17,7 +19,7 @@ func newList(a *app) *cobra.Command {
 		Example: "  klpc list",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
-			s, err := readStatus("")
+			s, err := readStatus(dir, "")
 			if err != nil {
 				return err
 			}
@@ -28,6 +30,7 @@ func newList(a *app) *cobra.Command {
 			return err
 		},
 	}
+	storeFlag(cmd, &dir)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as one JSON document")
 	return cmd
 }
@@ -36,4 +39,6 @@ func newList(a *app) *cobra.Command {
 type status struct {
 	*livepatch.State
 	Installed []installed `json:"installed"`
+	// PreviousBoot is what was recorded of the boot before of the running kernel.
+	PreviousBoot *store.Boot `json:"previous_boot"`
 }

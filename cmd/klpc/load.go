@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/klpc/klpc/livepatch"
+	"github.com/klpc/klpc/store"
 )
 
 // loadOptions are the flags of klpc load.
@@ -16,6 +17,7 @@ type loadOptions struct {
 	changeOptions
 	args      []string
 	allowDrop bool
+	store     string
 }
 
 func newLoad(a *app, f func(context.Context, *app, loadOptions) error) *cobra.Command {
@@ -50,6 +52,7 @@ named with their stacks. A livepatch that is loaded already is left alone.`,
 	o.flags(cmd)
 	o.stallFlags(cmd)
 	o.lockFlag(cmd)
+	storeFlag(cmd, &o.store)
 	cmd.Flags().BoolVar(&o.allowDrop, "allow-drop", false, "replace livepatches even if this one does not patch all that they fix")
 	return cmd
 }
@@ -65,9 +68,13 @@ func atLeastOne(what string) cobra.PositionalArgs {
 }
 
 func runLoad(ctx context.Context, a *app, o loadOptions) error {
+	s, c, err := openStore(o.store)
+	if err != nil {
+		return err
+	}
 	return a.runChange(ctx, change{command: "load", args: o.args, locked: true, options: o.changeOptions,
 		each: func(ctx context.Context, arg string, lo livepatch.Options) (*livepatch.Result, error) {
-			path, err := moduleFile(arg)
+			path, err := moduleFile(s, arg)
 			if err != nil {
 				return livepatch.Failure(moduleName(arg), err), err
 			}
@@ -78,7 +85,7 @@ func runLoad(ctx context.Context, a *app, o loadOptions) error {
 			}
 			defer m.Close()
 			lo.AllowDrop = o.allowDrop
-			return loadRecorded(ctx, m, lo)
+			return recorder{s, c, a.talk.Note}.load(ctx, m, lo)
 		}})
 }
 
@@ -89,13 +96,9 @@ func moduleName(arg string) string {
 }
 
 // moduleFile is the file that an argument means.
-func moduleFile(arg string) (string, error) {
+func moduleFile(s *store.Store, arg string) (string, error) {
 	if isFile(arg) {
 		return arg, nil
 	}
-	release, err := livepatch.Release(livepatch.Linux{}.FS())
-	if err != nil {
-		return "", err
-	}
-	return findInstalled(release, arg)
+	return findInstalled(s, arg)
 }

@@ -173,7 +173,7 @@ be livepatched. Nothing is written on 1 to 4.`,
 		newInstall(a, runInstall), newUninstall(a, runUninstall), newAccept(a, runAccept),
 		newRestore(a, runRestore), newMark(a, runMark),
 		newInstallService(a, runInstallService), newUninstallService(a, runUninstallService),
-		newSign(a, runSign),
+		newSign(a, runSign), newMan(a),
 		newLoad(a, runLoad), newUnload(a, runUnload), newDisable(a, runDisable), newEnable(a, runEnable),
 		newReverse(a, runReverse), newForce(a, runForce), newStatus(a, runStatus), newList(a),
 	)

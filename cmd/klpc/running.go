@@ -120,20 +120,21 @@ func (s *seconds) Set(text string) error {
 func transitionEvents(p *ui.Progress, dryRun bool) livepatch.Events {
 	return livepatch.Events{
 		Checked: func(all []livepatch.Finding) {
+			if dryRun {
+				return // they are part of the result
+			}
 			for _, f := range all {
-				if f.Verdict == livepatch.Warning || f.Verdict == livepatch.Unknown {
+				if f.Verdict == livepatch.Warning || f.Verdict == livepatch.Unknown && f.Hint != "" {
 					p.Note(findingText(f))
 				}
 			}
 		},
 		Step: func(s livepatch.Step) {
 			if !dryRun {
-				p.Step(s.String())
+				p.Begin(ui.Step{Name: string(s.Action), Text: s.String()})
 			}
 		},
-		Tasks: func(_ string, t livepatch.Tasks) {
-			p.Unit(ui.Unit{ID: t.Switched, Name: "tasks have switched", Done: t.Switched, Total: t.Total, Ended: true})
-		},
+		Tasks: func(_ string, t livepatch.Tasks) { p.Unit(ui.Unit{Done: t.Switched, Total: t.Total, Ended: true}) },
 		Blocked: func(name string, tasks []livepatch.Task) {
 			p.Note(fmt.Sprintf("the transition of %s waits for\n%s", name, livepatch.TasksText(tasks)))
 		},
@@ -179,9 +180,11 @@ func (a *app) lockRunning(ctx context.Context, what string, o changeOptions, p *
 type change struct {
 	command string
 	args    []string
-	locked  bool // it takes the lock
+	find    func() ([]string, error) // the names, instead of args, once the lock is held; may be nil
+	locked  bool                     // it takes the lock
 	options changeOptions
 	each    func(ctx context.Context, name string, o livepatch.Options) (*livepatch.Result, error)
+	after   func() // what is done at the end, in a real run; may be nil
 }
 
 // changed is the JSON document of such a command.
@@ -210,6 +213,15 @@ func (a *app) runChange(ctx context.Context, c change) error {
 		}
 		defer unlock()
 	}
+	if c.find != nil {
+		var err error
+		if c.args, err = c.find(); err != nil {
+			return err
+		}
+		if len(c.args) == 0 {
+			p.Note("no livepatch is loaded: nothing to do")
+		}
+	}
 	doc := changed{Command: c.command, DryRun: c.options.dryRun, Results: []*livepatch.Result{}}
 	var errs []error
 	for _, arg := range c.args {
@@ -224,8 +236,8 @@ func (a *app) runChange(ctx context.Context, c change) error {
 			break
 		}
 	}
-	if c.locked && !c.options.dryRun && c.command != "load" { // loading has recorded more
-		recordActive(p.Note)
+	if c.after != nil && !c.options.dryRun {
+		c.after()
 	}
 	p.Close()
 	if err := a.printChanged(c, doc); err != nil {
@@ -250,7 +262,8 @@ func withBlocking(r *livepatch.Result, err error) error {
 	if r == nil || len(r.Blocking) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w\nit has been waiting for\n%s", err, strings.TrimRight(livepatch.TasksText(r.Blocking), "\n"))
+	tasks := strings.TrimRight(livepatch.TasksText(r.Blocking), "\n")
+	return fmt.Errorf("%w\nit has been waiting for\n  %s", err, strings.ReplaceAll(tasks, "\n", "\n  "))
 }
 
 func (a *app) printChanged(c change, doc changed) error {
@@ -275,6 +288,9 @@ func resultText(r *livepatch.Result) string {
 		}
 		return text + "steps:\n" + livepatch.StepsText(r.Steps)
 	case livepatch.Unchanged:
+		if r.State == livepatch.NotLoaded {
+			return fmt.Sprintf("%s: not loaded, nothing to do\n", r.Name)
+		}
 		return fmt.Sprintf("%s: %s already, nothing to do\n", r.Name, r.State)
 	case livepatch.Done:
 		text := fmt.Sprintf("%s: %s\n", r.Name, r.State)

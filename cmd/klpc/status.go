@@ -24,6 +24,7 @@ type statusOptions struct {
 	interval seconds
 	wait     waitFor
 	timeout  seconds // zero: without limit
+	store    string
 	json     bool
 
 	prometheus bool
@@ -79,6 +80,7 @@ all are. Exit code 0: so it is; 1: it was not within --timeout.`,
 	fl.Var(&o.wait, "wait", "wait for `WHAT`: transition, enabled or disabled")
 	completeFlag(cmd, "wait", waitNames()...)
 	fl.Var(&o.timeout, "timeout", "with --wait: give up after `D`; 0: never")
+	storeFlag(cmd, &o.store)
 	fl.BoolVar(&o.json, "json", false, "print the result as one JSON document; with --watch, one a line for each change")
 	fl.BoolVar(&o.prometheus, "prometheus", false, "print metrics for Prometheus")
 	return cmd
@@ -130,8 +132,8 @@ func (w waitFor) reached(s *livepatch.State) bool {
 	return some || w == waitDisabled
 }
 
-// readStatus reads the running kernel and the store; name: of one livepatch.
-func readStatus(name string) (*status, error) {
+// readStatus reads the running kernel and the store in dir; name: of one livepatch.
+func readStatus(dir, name string) (*status, error) {
 	if err := needLinux(); err != nil {
 		return nil, err
 	}
@@ -141,18 +143,25 @@ func readStatus(name string) (*status, error) {
 		return nil, err
 	}
 	livepatch.Explain(root, state)
-	s := &status{State: state}
-	if s.Installed, err = listInstalled(); err != nil {
-		state.Unreadable = append(state.Unreadable, err.Error())
+	s := &status{State: state, Installed: []installed{}}
+	patches, c, err := openStore(dir)
+	if err == nil {
+		err = s.readStore(patches, c)
 	}
-	if name != "" {
-		s.only(name)
+	if err != nil {
+		for _, e := range collected(err) {
+			state.Unreadable = append(state.Unreadable, e.Error())
+		}
 	}
+	s.only(name)
 	return s, nil
 }
 
-// only leaves out all livepatches but one.
+// only leaves out all livepatches but the one of that name; "": none.
 func (s *status) only(name string) {
+	if name == "" {
+		return
+	}
 	full := name
 	if p := s.Find(name); p != nil {
 		full = p.Name
@@ -178,7 +187,7 @@ func runStatus(ctx context.Context, a *app, o statusOptions) error {
 			return err
 		}
 	}
-	s, err := readStatus(o.name)
+	s, err := readStatus(o.store, o.name)
 	if err != nil {
 		return err
 	}
@@ -197,10 +206,13 @@ func runStatus(ctx context.Context, a *app, o statusOptions) error {
 }
 
 // statusPoll is how often --wait looks.
-const statusPoll = 100 * time.Millisecond
+const statusPoll = 200 * time.Millisecond
 
 // waitStatus waits until what is waited for is so.
 func waitStatus(ctx context.Context, o statusOptions) error {
+	if err := needLinux(); err != nil {
+		return err
+	}
 	limit := ctx
 	if o.timeout > 0 {
 		var cancel context.CancelFunc
@@ -208,11 +220,13 @@ func waitStatus(ctx context.Context, o statusOptions) error {
 		defer cancel()
 	}
 	for {
-		s, err := readStatus(o.name)
+		state, err := livepatch.Read(livepatch.Linux{}.FS())
 		if err != nil {
 			return err
 		}
-		if o.wait.reached(s.State) {
+		s := &status{State: state}
+		s.only(o.name)
+		if o.wait.reached(state) {
 			return nil
 		}
 		select {
@@ -241,7 +255,7 @@ func (s *status) now(name string) string {
 }
 
 // text is the page of klpc status.
-func (s *status) text() string { return s.Text() + installedText(s.Installed) }
+func (s *status) text() string { return s.Text() + s.installedText() }
 
 // table is the output of klpc list.
 func (s *status) table() string {
@@ -252,34 +266,27 @@ func (s *status) table() string {
 		text, _, _ = strings.Cut(s.Text(), "\n")
 		text += "\n"
 	}
-	return text + installedText(s.Installed)
+	return text + s.installedText()
 }
 
 // watchStatus shows the page again and again: on a terminal in place, elsewhere
 // when it has changed.
 func (a *app) watchStatus(ctx context.Context, o statusOptions) error {
 	f, isFile := a.out.(*os.File)
+	inPlace := isFile && term.IsTerminal(int(f.Fd())) && !o.json
 	page := func(text string) error { _, err := fmt.Fprintln(a.out, text); return err }
-	if isFile && term.IsTerminal(int(f.Fd())) && !o.json {
+	if inPlace {
 		s := ui.NewScreen(f)
 		defer s.Close()
 		page = s.Show
 	}
 	last := ""
 	for {
-		s, err := readStatus(o.name)
+		text, err := o.page()
 		if err != nil {
 			return err
 		}
-		text := strings.TrimRight(s.text(), "\n")
-		if o.json {
-			line, err := json.Marshal(s)
-			if err != nil {
-				return err
-			}
-			text = string(line)
-		}
-		if text != last {
+		if text != last || inPlace { // the terminal may have another size
 			if err := page(text); err != nil {
 				return err
 			}
@@ -291,4 +298,17 @@ func (a *app) watchStatus(ctx context.Context, o statusOptions) error {
 		case <-time.After(time.Duration(o.interval)):
 		}
 	}
+}
+
+// page is the page of --watch, or its line in JSON.
+func (o statusOptions) page() (string, error) {
+	s, err := readStatus(o.store, o.name)
+	if err != nil {
+		return "", err
+	}
+	if !o.json {
+		return strings.TrimRight(s.text(), "\n"), nil
+	}
+	line, err := json.Marshal(s)
+	return string(line), err
 }

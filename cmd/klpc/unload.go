@@ -14,6 +14,7 @@ type unloadOptions struct {
 	changeOptions
 	names []string
 	all   bool
+	store string
 }
 
 func newUnload(a *app, f func(context.Context, *app, unloadOptions) error) *cobra.Command {
@@ -42,21 +43,30 @@ is left alone.`,
 	o.flags(cmd)
 	o.stallFlags(cmd)
 	o.lockFlag(cmd)
+	storeFlag(cmd, &o.store)
 	cmd.Flags().BoolVar(&o.all, "all", false, "all livepatches, the newest first")
 	return cmd
 }
 
 func runUnload(ctx context.Context, a *app, o unloadOptions) error {
+	s, conf, err := openStore(o.store)
+	if err != nil {
+		return err
+	}
 	c := change{command: "unload", args: o.names, locked: true, options: o.changeOptions,
+		after: func() { recorder{s, conf, a.talk.Note}.unloaded() },
 		each: func(ctx context.Context, name string, lo livepatch.Options) (*livepatch.Result, error) {
 			return livepatch.Unload(ctx, livepatch.Linux{}, name, lo)
 		}}
 	if o.all {
-		state, err := livepatch.Read(livepatch.Linux{}.FS())
-		if err != nil {
-			return err
+		c.args = []string{"--all"} // which the lock says meanwhile
+		c.find = func() ([]string, error) {
+			state, err := livepatch.Read(livepatch.Linux{}.FS())
+			if err != nil {
+				return nil, err
+			}
+			return livepatch.All(state), nil
 		}
-		c.args = livepatch.All(state)
 	}
 	return a.runChange(ctx, c)
 }

@@ -34,7 +34,7 @@ var allowed = map[string][]string{
 	"locate":                    {"elfdiff", "elfobj", "internal/arch", "target"},
 	"pipeline":                  {"cache", "codegen", "cpptext", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "modsource", "risk", "target", "typediff", "verify"},
 	"risk":                      {"diff"},
-	"store":                     {"inspect"},
+	"store":                     {"inspect", "modsource", "target"},
 	"survey":                    {"codegen", "diff", "elfdiff", "internal/run", "internal/vm", "kbuild", "livetest", "pipeline", "verify"},
 	"target":                    {"elfobj"},
 	"typediff":                  {"elfobj"},
