@@ -126,12 +126,12 @@ func (s *Store) restoreOne(ctx context.Context, on *Machine, l Loader, p *Patch)
 		return fmt.Errorf("not loaded, because the attempt cannot be recorded: %w", err)
 	}
 	err := l.Load(ctx, s.Path(on.Release, p))
-	return errors.Join(err, s.Finish(ctx, on, load, l.Active, err))
+	return errors.Join(err, s.finish(ctx, on, load, l.Active, err))
 }
 
-// Finish records how the load ended that Loading has announced. If it was
+// finish records how the load ended that Loading has announced. If it was
 // interrupted, nobody is to blame.
-func (s *Store) Finish(ctx context.Context, on *Machine, l Load, active func() ([]string, error), failure error) error {
+func (s *Store) finish(ctx context.Context, on *Machine, l Load, active func() ([]string, error), failure error) error {
 	if failure != nil {
 		reason := failure.Error()
 		if ctx.Err() != nil {

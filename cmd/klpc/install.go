@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -81,22 +82,19 @@ func runInstall(ctx context.Context, a *app, o installOptions) error {
 	if err != nil {
 		return fmt.Errorf("install %s: %w", o.file, err)
 	}
-	io := store.InstallOptions{Accept: o.accept, Sources: o.patches, CVEs: upper(o.cves)}
-	io.CVEs = append(io.CVEs, store.CVEs(o.patches...)...)
-	s, c, err := openStore(o.store)
+	options := store.InstallOptions{Accept: o.accept, Sources: o.patches, CVEs: upper(o.cves)}
+	options.CVEs = append(options.CVEs, store.CVEs(o.patches...)...)
+	s, _, err := openStore(o.store)
 	if err != nil {
 		return err
 	}
 	return changeStore(ctx, a, s, "install", o.storeOptions, func() (*store.Change, error) {
-		change, err := s.Install(mod, io)
+		change, err := s.Install(mod, options)
 		if err != nil {
 			return nil, err
 		}
 		if running, err := runningRelease(); err == nil && running != mod.Release {
 			change.Notes = append(change.Notes, fmt.Sprintf("it is for kernel %s, and %s runs", mod.Release, running))
-		}
-		if change.Accepted && c.Store == store.DefaultRoot && !systemd.Enabled("/") {
-			change.Notes = append(change.Notes, "klpc.service is not enabled, so nothing is loaded at boot: klpc install-service")
 		}
 		return change, nil
 	})
@@ -144,7 +142,16 @@ without livepatch_.`,
 }
 
 func runUninstall(ctx context.Context, a *app, o namedOptions) error {
-	return changeNamed(ctx, a, "uninstall", o, (*store.Store).Uninstall)
+	return changeNamed(ctx, a, "uninstall", o, func(s *store.Store, release, name string) (*store.Change, error) {
+		c, err := s.Uninstall(release, name)
+		if err != nil {
+			return nil, err
+		}
+		if on, err := machine(config{}); err == nil && on.Release == release && slices.Contains(on.Active, c.Name) {
+			c.Notes = append(c.Notes, fmt.Sprintf("it stays loaded until the next boot, or klpc unload %s", c.Name))
+		}
+		return c, nil
+	})
 }
 
 func newAccept(a *app, f func(context.Context, *app, namedOptions) error) *cobra.Command {
@@ -205,6 +212,9 @@ func changeStore(ctx context.Context, a *app, s *store.Store, what string, o sto
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, asRoot(err))
+	}
+	if c.Accepted && s.Root() == store.DefaultRoot && !systemd.Enabled("/") {
+		c.Notes = append(c.Notes, "klpc.service is not enabled, so nothing is loaded at boot: klpc install-service")
 	}
 	if o.json {
 		return printJSON(a.out, struct {

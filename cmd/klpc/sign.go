@@ -41,8 +41,8 @@ scripts/sign-file. The module is replaced at once, or --output is written. A
 signature that the module has is replaced.
 
 sign-file comes from the kernel tree that --kernel names, from --sign-file, or
-from what is installed for the release that the module was built for: its
-headers, or Debian's linux-kbuild. For a key with a passphrase set
+from what there is for the release that the module was built for: its headers,
+Debian's linux-kbuild, or a kernel that klpc has fetched. For a key with a passphrase set
 KBUILD_SIGN_PIN; a key in hardware is given as a pkcs11: URI.`,
 		Example: `  klpc sign livepatch-fix.ko --key signing_key.pem --cert signing_key.x509
   klpc sign livepatch-fix.ko -o signed.ko --key key.pem --cert cert.pem --kernel debian:$(uname -r)`,
@@ -137,7 +137,17 @@ func signProgram(ctx context.Context, a *app, o signOptions, module []byte) (str
 	if release == "" {
 		return "", errors.New("it has no vermagic that says for which kernel it is: give --kernel or --sign-file")
 	}
-	return modsign.Find("/", release)
+	path, err := modsign.Find("/", release)
+	if err == nil {
+		return path, nil
+	}
+	// One that klpc has fetched for --kernel debian:RELEASE.
+	if cache, cacheErr := pipeline.CacheDir(); cacheErr == nil {
+		if found, globErr := filepath.Glob(filepath.Join(cache, "kernels/debian", release+"_*", "build/scripts/sign-file")); globErr == nil && len(found) > 0 {
+			return executable(found[len(found)-1])
+		}
+	}
+	return "", err
 }
 
 // executable returns the absolute path of a program, so that it is not looked up in PATH.
