@@ -56,6 +56,23 @@ func isMacroName(name string) bool {
 	return name != "" && name == strings.ToUpper(name) && strings.ContainsAny(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 }
 
+// Token is a name, a number or a single character of C.
+type Token struct {
+	Text string
+	Line int // 1-based
+}
+
+// Tokens returns what stands in a C source outside comments, literals and
+// directives.
+func Tokens(src []byte) []Token {
+	var out []Token
+	s := cScanner{src: string(src), line: 1}
+	for t := s.next(); t.text != ""; t = s.next() {
+		out = append(out, Token{t.text, t.line})
+	}
+	return out
+}
+
 // token is a name or a single character of C.
 type token struct {
 	text string

@@ -178,6 +178,7 @@ func TestStockKernel(t *testing.T) {
 			t.Logf("kernel %s", k.Release)
 			t.Run("livepatches", func(t *testing.T) { testLivepatches(t, k) })
 			t.Run("refused", func(t *testing.T) { testRefused(t, k) })
+			t.Run("layout", func(t *testing.T) { testLayout(t, k) })
 		})
 	}
 }

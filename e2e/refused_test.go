@@ -40,6 +40,10 @@ var refusals = []refusal{
 	{"several", pipeline.ErrUnpatchable, []elfdiff.ProblemKind{elfdiff.DataResized, elfdiff.DataChanged, pipeline.NotKernelCode}, []string{"chrdevs", "pty_reserve", "wakemain.c"}},
 	{"module-key", pipeline.ErrUnpatchable, []elfdiff.ProblemKind{codegen.ModuleKey}, []string{"nft_counters_enabled", "static_key_enabled()"}},
 	{"runtime-shift", pipeline.ErrUnpatchable, []elfdiff.ProblemKind{codegen.RuntimeConst}, []string{"__d_lookup", "d_hash_shift"}},
+	{"layout-field", pipeline.ErrUnpatchable, []elfdiff.ProblemKind{pipeline.LayoutChanged}, []string{"fs/eventfd.c: struct eventfd_ctx", "field last is added at byte 48 (8 bytes)", `"u64 last;" (line `, "from 48 to 56 bytes", "eventfd_read", "klp_shadow_alloc", "--allow-layout-change 'struct eventfd_ctx'"}},
+	{"layout-padding", pipeline.ErrUnpatchable, []elfdiff.ProblemKind{pipeline.LayoutChanged}, []string{"struct epitem", "field seen", "fits in padding between dying and pwqlist", "ep_clear_and_put"}},
+	{"layout-enum", pipeline.ErrUnpatchable, []elfdiff.ProblemKind{pipeline.LayoutChanged}, []string{"enum {Enabled, ...}", "the value of Magic changes from 1 to 2", "keep the old values", "load_misc_binary"}},
+	{"layout-bit", pipeline.ErrUnpatchable, []elfdiff.ProblemKind{pipeline.LayoutChanged}, []string{"MISC_FMT_OPEN_FILE", "changes from 0x10000000 to 0x1000000", "field flags"}},
 	{"whitespace", pipeline.ErrNothing, nil, nil},
 	{"documentation", pipeline.ErrNothing, nil, nil},
 }

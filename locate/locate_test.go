@@ -173,6 +173,45 @@ func TestVerifyModule(t *testing.T) {
 	}
 }
 
+// Variables without a size lie where the next variable does; what refers to one
+// of them by way of the section may mean either, and nothing else.
+func TestVerifyModuleEmptyVariables(t *testing.T) {
+	const source = `
+struct empty {};
+void use(void *, void *);
+static struct empty key1; static long table1[4];
+static struct empty key2; static long table2[4];
+int f(void) { use(&key1, table1); use(&key2, table2); return 0; }
+`
+	dir := t.TempDir()
+	compile(t, dir, "source", source)
+	compile(t, dir, "info", `static const char i[] __attribute__((section(".modinfo"), used, aligned(1))) = "name=m";`)
+	run(t, dir, "ld", "-r", "-o", "m.ko", "source.o", "info.o")
+	data, err := os.ReadFile(filepath.Join(dir, "m.ko"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := target.ReadModule(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, old, new, want string }{
+		{"the very source", "int f", "int f", ""},
+		{"the other key", "&key1, table1", "&key2, table1", "where the rebuilt code refers to key2"},
+		{"the other table", "&key2, table2", "&key2, table1", "where the rebuilt code refers to table1"},
+		{"behind the table", "&key2, table2", "&key2, table2 + 1", "where the rebuilt code refers to table2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := view(t, strings.Replace(source, tt.old, tt.new, 1))
+			l, err := locate.NewModule(v, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkError(t, l.Verify(v.Named("f")), tt.want)
+		})
+	}
+}
+
 func checkError(t *testing.T, err error, want string) {
 	t.Helper()
 	switch {

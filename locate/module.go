@@ -92,15 +92,28 @@ func (l *Module) follow(p *elfdiff.Piece) []*elfdiff.Piece {
 		if kr == nil || kr.To.Kind != elfdiff.InPiece || kr.To.Piece.Sym == nil {
 			continue
 		}
-		for _, c := range l.byName[q.Sym.Name] {
-			if c == kr.To.Piece {
-				l.to[q] = c
-				found = append(found, q)
-			}
+		if c := l.sharing(kr.To.Piece, q.Sym.Name); c != nil {
+			l.to[q] = c
+			found = append(found, q)
 		}
 	}
 	return found
 }
+
+// sharing returns the piece that has a name and begins where k does; nil if there
+// is none. A variable without a size, such as a lock class key without lockdep,
+// begins where the next one does, and a reference by way of the section does not
+// tell which of them it means.
+func (l *Module) sharing(k *elfdiff.Piece, name string) *elfdiff.Piece {
+	for _, c := range l.byName[name] {
+		if c == k || !c.Func && samePlace(c, k) {
+			return c
+		}
+	}
+	return nil
+}
+
+func samePlace(a, b *elfdiff.Piece) bool { return a.Sec == b.Sec && a.Origin() == b.Origin() }
 
 func (l *Module) search() *elfdiff.Piece {
 	for _, p := range l.view.Pieces {
@@ -209,11 +222,8 @@ func (c *moduleCheck) ref(name string, r, kr *elfdiff.Ref, off uint64) error {
 		}
 		return c.piece(r.To.Piece, kr.To.Piece, other, bad)
 	case r.To.Kind == elfdiff.Undef && kr.To.Kind == elfdiff.InPiece:
-		s := r.To.Sym.Name
-		for _, n := range kr.To.Piece.Names {
-			if n.Name == s && x == y {
-				return nil
-			}
+		if x == y && c.sharing(kr.To.Piece, r.To.Sym.Name) != nil {
+			return nil
 		}
 		return other()
 	case r.To.Kind != kr.To.Kind, x != y, refName(r) != refName(kr):
@@ -225,7 +235,7 @@ func (c *moduleCheck) ref(name string, r, kr *elfdiff.Ref, off uint64) error {
 // piece checks that a piece of the module is the rebuilt one.
 func (c *moduleCheck) piece(q, k *elfdiff.Piece, other func() error, bad func(what, format string, args ...any) error) error {
 	if known, ok := c.seen[q]; ok {
-		if known != k {
+		if known != k && (k.Func || !samePlace(known, k)) {
 			return other()
 		}
 		return nil
@@ -236,9 +246,7 @@ func (c *moduleCheck) piece(q, k *elfdiff.Piece, other func() error, bad func(wh
 		return c.content(q, k, bad)
 	case q.Sym == nil || k.Sym == nil:
 		return other()
-	case !slices.ContainsFunc(q.Names, func(n *elfobj.Symbol) bool {
-		return slices.ContainsFunc(k.Names, func(m *elfobj.Symbol) bool { return m.Name == n.Name })
-	}):
+	case !slices.ContainsFunc(q.Names, func(n *elfobj.Symbol) bool { return c.sharing(k, n.Name) != nil }):
 		return other()
 	case q.Parent != nil && q.Func:
 		return c.function(q, k)

@@ -28,6 +28,7 @@ import (
 	"github.com/klpc/klpc/elfobj"
 	"github.com/klpc/klpc/kbuild"
 	"github.com/klpc/klpc/kmodtmpl"
+	"github.com/klpc/klpc/typediff"
 )
 
 // BuildOptions say what to build.
@@ -44,9 +45,12 @@ type BuildOptions struct {
 	From      string   // go on from this step (BuildSteps) with a work folder that was kept
 	Version   string   // of klpc: another one's work folder is not gone on with
 	Launcher  []string // put before every compile: ccache, distcc
-	Cache     string
-	CacheSize int64 // bytes of compile results to keep; 0: none
-	Events    Events
+	// AllowLayout names types whose change the author has checked: "struct foo",
+	// "foo", a macro's name, or "all".
+	AllowLayout []string
+	Cache       string
+	CacheSize   int64 // bytes of compile results to keep; 0: none
+	Events      Events
 }
 
 // The outcomes of a build that are not a module.
@@ -110,6 +114,7 @@ type builder struct {
 	// all the same, so that all problems come out together.
 	problems []elfdiff.Problem
 	units    []kbuild.Unit  // preprocess
+	gated    bool           // compile: the patch may change types
 	pairs    []pair         // compile, compare
 	target   codegen.Target // plan
 	planned  *codegen.Plan
@@ -409,6 +414,14 @@ func (b *builder) tempName(u kbuild.Unit, suffix string) string {
 // sectionFlags put every function and variable into a section of its own.
 var sectionFlags = []string{"-ffunction-sections", "-fdata-sections"}
 
+// compileFlags are what a unit's command gets behind Kbuild's own arguments.
+func (b *builder) compileFlags(u kbuild.Unit) []string {
+	if !b.gated {
+		return sectionFlags
+	}
+	return slices.Concat(sectionFlags, debugFlags(u))
+}
+
 // pair is a unit compiled twice.
 type pair struct {
 	unit          kbuild.Unit
@@ -418,12 +431,17 @@ type pair struct {
 	mismatch      []string
 	notes         []string
 	missing       atomic.Int32 // sides that are not compiled yet
+
+	types         []typediff.TypeChange
+	typeProblems  []elfdiff.Problem
+	samePrototype map[string]bool // of exported symbols, if types change
 }
 
 // compile compiles each unit as it is and as patched.
 func (b *builder) compile(ctx context.Context) error {
 	b.step(fmt.Sprintf("compile %s, as it is and as patched", count(len(b.units), "unit")))
 	b.pairs = make([]pair, len(b.units))
+	b.gated = b.typesMayChange()
 	var names []string
 	for _, u := range b.units {
 		names = append(names, u.Source, b.sel.after(u).Source+" (patched)")
@@ -451,7 +469,7 @@ func (b *builder) compileOriginal(ctx context.Context, p *pair) error {
 	if b.sel.fresh[p.unit.Object] {
 		return nil // compared with an empty object
 	}
-	job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.o"), Extra: sectionFlags, Launcher: b.o.Launcher}
+	job := kbuild.CompileJob{Unit: p.unit, Out: b.tempName(p.unit, "orig.o"), Extra: b.compileFlags(p.unit), Launcher: b.o.Launcher}
 	data, err := b.object(ctx, job)
 	if err != nil {
 		return err
@@ -462,7 +480,7 @@ func (b *builder) compileOriginal(ctx context.Context, p *pair) error {
 
 func (b *builder) compilePatched(ctx context.Context, p *pair) error {
 	u := b.sel.after(p.unit)
-	job := kbuild.CompileJob{Unit: u, Out: b.tempName(p.unit, "patched.o"), Extra: sectionFlags, Launcher: b.o.Launcher, Env: b.launcherEnv(), Shadow: b.shadow}
+	job := kbuild.CompileJob{Unit: u, Out: b.tempName(p.unit, "patched.o"), Extra: b.compileFlags(u), Launcher: b.o.Launcher, Env: b.launcherEnv(), Shadow: b.shadow}
 	data, err := b.object(ctx, job)
 	var ce *kbuild.CompileError
 	if errors.As(err, &ce) {
@@ -529,7 +547,9 @@ func (b *builder) comparePair(p *pair) error {
 	}
 	if p.diff.Verdict == elfdiff.Unchanged {
 		p.orig, p.patched, p.diff = nil, nil, &elfdiff.Result{Verdict: elfdiff.Unchanged}
+		return nil
 	}
+	b.compareTypes(p)
 	return nil
 }
 
@@ -607,12 +627,13 @@ func (b *builder) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	plan.Problems = append(plan.Problems, b.judgeLayout()...)
 	for i := range pairs {
-		plan.Problems = append(plan.Problems, pairs[i].crcs...)
 		plan.Mismatches = append(plan.Mismatches, pairs[i].mismatch...)
 	}
 	plan.Problems = append(plan.Problems, b.problems...)
 	elfdiff.SortProblems(plan.Problems)
+	b.findRisks()
 	b.report.fill(plan, b.files)
 	switch {
 	case len(plan.Problems) > 0:

@@ -22,7 +22,7 @@ import (
 type touched struct {
 	path    string
 	content *[]byte // nil: removed
-	old     []byte  // what it was; empty if new
+	old     []byte  // what it was; nil if new
 	edits   []diff.Edit
 	pinned  []byte // content with line numbers pinned; equal to content where that changes nothing
 	isNew   bool

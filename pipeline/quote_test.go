@@ -96,31 +96,3 @@ func TestQuoteHeader(t *testing.T) {
 		t.Errorf("-want +got:\n%s", d)
 	}
 }
-
-func TestLockingNotes(t *testing.T) {
-	const end = "; while the livepatch is applied and removed, tasks run old and new code side by side"
-	for _, tt := range []struct {
-		name  string
-		edits []string
-		want  []string
-	}{
-		{"no lock", []string{"x + limit", "x - limit"}, nil},
-		{"a new lock", []string{"return x + limit;", "int y;\n\n\trcu_read_lock();\n\ty = x + limit;\n\trcu_read_unlock();\n\treturn y;"},
-			[]string{"a.c:13: helper changes what is locked or how long it lives: rcu_read_lock();" + end}},
-		{"a lock that goes", []string{"\tmutex_lock(&a);\n", "", "\tmutex_unlock(&a);\n", ""},
-			[]string{"a.c:18: f changes what is locked or how long it lives: mutex_lock(&a);" + end}},
-		{"another kind of lock", []string{"mutex_lock(&a)", "spin_lock_bh(&a)", "mutex_unlock(&a)", "spin_unlock_bh(&a)"},
-			[]string{"a.c:18: f changes what is locked or how long it lives: spin_lock_bh(&a);" + end}},
-		{"a line of a lock that is only moved", []string{"mutex_lock(&a)", "mutex_lock(&b)"}, nil},
-		{"a reference count", []string{"return x + limit;", "kref_get(&x->ref);\n\treturn x + limit;"},
-			[]string{"a.c:11: helper changes what is locked or how long it lives: kref_get(&x->ref);" + end}},
-		{"a word that only ends like one", []string{"return x + limit;", "return block(x) + clock(limit) + input(x);"}, nil},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			got := lockingNotes([]touched{edited(t, "a.c", quotedOld, tt.edits...)})
-			if d := cmp.Diff(tt.want, got); d != "" {
-				t.Errorf("-want +got:\n%s", d)
-			}
-		})
-	}
-}

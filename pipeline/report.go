@@ -5,6 +5,7 @@ import (
 
 	"github.com/klpc/klpc/codegen"
 	"github.com/klpc/klpc/elfdiff"
+	"github.com/klpc/klpc/risk"
 	"github.com/klpc/klpc/verify"
 )
 
@@ -17,6 +18,8 @@ type Report struct {
 	Objects  []ReportObject        `json:"objects"`
 	Problems []elfdiff.JSONProblem `json:"problems"`
 	Notes    []string              `json:"notes,omitempty"`
+	Layout   []ReportLayout        `json:"layout,omitempty"`    // types that the patch changes
+	Risks    []risk.Risk           `json:"risks"`               // to think about; also among Notes
 	NoEffect []string              `json:"no_effect,omitempty"` // files of the patch that never reach this kernel
 	// Readers is nil unless the patch changes files that others include.
 	Readers *Readers `json:"readers,omitempty"`
@@ -80,7 +83,4 @@ func (r *Report) fill(plan *codegen.Plan, files []touched) {
 	quote(plan.Problems, files)
 	r.Problems = elfdiff.JSONProblems(plan.Problems)
 	r.Notes = append(r.Notes, plan.Notes...)
-	if len(r.Objects) > 0 {
-		r.Notes = append(r.Notes, lockingNotes(files)...)
-	}
 }

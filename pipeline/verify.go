@@ -19,6 +19,7 @@ import (
 	"github.com/klpc/klpc/kbuild"
 	"github.com/klpc/klpc/kmodtmpl"
 	"github.com/klpc/klpc/modsource"
+	"github.com/klpc/klpc/target"
 	"github.com/klpc/klpc/verify"
 )
 
@@ -155,8 +156,28 @@ func withoutDebug(o *elfobj.Object) *elfobj.Object {
 
 // verifyKernel is the kernel as the proofs see it.
 func (k *Kernel) verifyKernel(t codegen.Target) verify.Kernel {
+	if len(t.Modules) == 0 {
+		t.Modules = k.anyModule()
+	}
 	return verify.Kernel{Release: k.Release, Symtab: t.Symtab, Image: t.Image, Exports: t.Exports, Modules: t.Modules,
 		Config: k.Tree.Config.Get}
+}
+
+// anyModule is a module of the kernel, if there is one: of a kernel without BTF, it
+// shows the layout of struct module. One that cannot be read counts as none.
+func (k *Kernel) anyModule() map[string]*target.Module {
+	text, err := os.ReadFile(filepath.Join(k.Tree.Build, "modules.order"))
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(text)) {
+		name := strings.TrimSuffix(filepath.Base(strings.TrimSpace(line)), filepath.Ext(strings.TrimSpace(line)))
+		name = strings.ReplaceAll(name, "-", "_")
+		if m, err := k.module(name); err == nil {
+			return map[string]*target.Module{name: m}
+		}
+	}
+	return nil
 }
 
 // VerifyOptions say what to verify.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/klpc/klpc/codegen"
 	"github.com/klpc/klpc/livetest"
+	"github.com/klpc/klpc/pipeline"
 )
 
 // Bounds of a guest.
@@ -42,14 +43,19 @@ type trial struct {
 	began  time.Time
 }
 
+// bootable tells why a kernel cannot be booted.
+func bootable(k *pipeline.Kernel) error {
+	if k.BzImage == "" {
+		return errors.New("no kernel to boot: this kernel was given without a vmlinuz; leave --test out")
+	}
+	if _, err := os.Stat(k.BzImage); err != nil {
+		return fmt.Errorf("no kernel to boot: %w; run make bzImage, or leave --test out", err)
+	}
+	return nil
+}
+
 // testAll tests all modules that were built and not tested yet.
 func (s *survey) testAll(ctx context.Context) error {
-	if s.o.Kernel.BzImage == "" {
-		return errors.New("no kernel to boot: this kernel was given without a vmlinuz")
-	}
-	if _, err := os.Stat(s.o.Kernel.BzImage); err != nil {
-		return fmt.Errorf("no kernel to boot: %w; run make bzImage", err)
-	}
 	var todo []trial
 	for i, st := range s.states {
 		r := &st.Result

@@ -61,8 +61,14 @@ func Run(ctx context.Context, o Options) (atlas *Atlas, err error) {
 	}
 	s := &survey{o: o, names: moduleNames(o.Entries), states: make([]*record, len(o.Entries)),
 		script: livetest.Script}
+	// What would fail for each patch, or at the end, fails now.
 	if _, err := o.Kernel.Target(nil); err != nil {
-		return nil, err // it would fail for each patch
+		return nil, err
+	}
+	if o.Test {
+		if err := bootable(o.Kernel); err != nil {
+			return nil, err
+		}
 	}
 	if s.dir, err = openFolder(o.Dir, o.Restart); err != nil {
 		return nil, err

@@ -605,3 +605,35 @@ func (u *Unit) functionsOf(inside map[*node]bool) []string {
 	slices.Sort(out)
 	return slices.Compact(out)
 }
+
+// SamePrototype tells whether a function or global variable of both units has the
+// same type in both, apart from the content of what has a tag.
+func SamePrototype(orig, patched *Unit, name string) bool {
+	s := &sides{orig: orig, patched: patched, busy: map[[2]*node]bool{}}
+	f, g := orig.codeNamed(name), patched.codeNamed(name)
+	if f != nil && g != nil {
+		return s.samePrototype(f, g)
+	}
+	for _, v := range orig.vars {
+		for _, w := range patched.vars {
+			if v.name == name && w.name == name {
+				return s.same(v.typ, w.typ)
+			}
+		}
+	}
+	return false
+}
+
+// codeNamed returns a function's type; nil if the unit does not define it.
+func (u *Unit) codeNamed(name string) *node {
+	for _, c := range u.listed {
+		if c.name != name || !c.here {
+			continue
+		}
+		if o := u.codes[c.copyOf]; o != nil {
+			c = o
+		}
+		return &node{kind: function, elem: c.result, params: c.params}
+	}
+	return nil
+}

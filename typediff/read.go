@@ -90,9 +90,11 @@ type variable struct {
 // code is one function with what its variables and parameters say.
 type code struct {
 	name    string
-	file    string
 	here    bool    // code was emitted for it
 	types   []*node // of parameters, variables and the result
+	result  *node
+	params  []*node
+	copyOf  dwarf.Offset // the entry with name and prototype; 0: this one
 	origins []dwarf.Offset
 }
 
@@ -418,7 +420,9 @@ func (w *walk) parameter(e *dwarf.Entry, top frame) {
 	case top.node != nil && top.node.kind == function:
 		top.node.params = append(top.node.params, w.typeOf(e))
 	case top.code != nil:
-		if n := w.typeOf(e); n != nil {
+		n := w.typeOf(e)
+		top.code.params = append(top.code.params, n)
+		if n != nil {
 			top.code.types = append(top.code.types, n)
 		}
 	}
@@ -445,14 +449,14 @@ func (w *walk) variable(e *dwarf.Entry, in *code) {
 }
 
 func (w *walk) function(e *dwarf.Entry) *code {
-	c := &code{name: text(e, dwarf.AttrName), file: w.file(e)}
-	if n := w.typeOf(e); n != nil {
-		c.types = append(c.types, n)
+	c := &code{name: text(e, dwarf.AttrName)}
+	if c.result = w.typeOf(e); c.result != nil {
+		c.types = append(c.types, c.result)
 	}
 	c.here = e.Val(dwarf.AttrLowpc) != nil || e.Val(dwarf.AttrRanges) != nil
 	for _, a := range []dwarf.Attr{dwarf.AttrAbstractOrigin, dwarf.AttrSpecification} {
 		if off, ok := e.Val(a).(dwarf.Offset); ok {
-			c.origins = append(c.origins, off)
+			c.origins, c.copyOf = append(c.origins, off), off
 		}
 	}
 	w.unit.codes[e.Offset] = c
@@ -486,8 +490,8 @@ func (u *Unit) index() {
 		}
 	}
 	for _, c := range u.listed {
-		if c.name == "" && len(c.origins) > 0 && u.codes[c.origins[0]] != nil {
-			c.name, c.file = u.codes[c.origins[0]].name, u.codes[c.origins[0]].file
+		if o := u.codes[c.copyOf]; o != nil {
+			c.name = o.name
 		}
 	}
 	u.tags, u.enumers = map[tag]*node{}, map[string]enumOf{}

@@ -16,6 +16,7 @@ import (
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/internal/ui"
 	"github.com/klpc/klpc/pipeline"
+	"github.com/klpc/klpc/risk"
 )
 
 // buildOptions are the flags of klpc build.
@@ -92,6 +93,7 @@ be livepatched. Nothing is written on 1 to 4.`,
 	fl.StringVar(&o.build.Git, "git", "", "take the commits `REV..REV` of the kernel tree's repository as patches, after those named")
 	fl.StringVar(&o.launcher, "cc-launcher", "", "put `PROG` (ccache, distcc, ...) before every compile; may have arguments")
 	fl.IntVarP(&o.build.Jobs, "jobs", "j", 0, "run `N` compiles at once (default: one per processor)")
+	fl.StringArrayVar(&o.build.AllowLayout, "allow-layout-change", nil, "accept the changed layout or values of `TYPE` (such as \"struct foo\"), which you have checked; may be repeated")
 	fl.IntVar(&o.build.Fuzz, "fuzz", 0, "let `N` lines of context differ when a hunk is applied")
 	cacheSizeFlag(cmd, &o.cacheSize)
 	fl.BoolVar(&o.build.Keep, "keep", false, "keep the work folder, say where it is and, after a failure, how to go on there")
@@ -221,6 +223,9 @@ func withLists(r *pipeline.Report) *pipeline.Report {
 	}
 	if c.Problems == nil {
 		c.Problems = []elfdiff.JSONProblem{}
+	}
+	if c.Risks == nil {
+		c.Risks = []risk.Risk{}
 	}
 	return &c
 }

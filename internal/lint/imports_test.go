@@ -18,7 +18,7 @@ const module = "github.com/klpc/klpc/"
 // that its non-test code may import. A package that is not listed may import
 // none. docs/architecture.md shows the same as a picture.
 var allowed = map[string][]string{
-	"cmd/klpc":                  {"cache", "codegen", "elfdiff", "elfobj", "inspect", "internal/modsign", "internal/systemd", "internal/ui", "internal/vm", "livepatch", "livetest", "pipeline", "store", "survey", "target", "verify"},
+	"cmd/klpc":                  {"cache", "codegen", "elfdiff", "elfobj", "inspect", "internal/modsign", "internal/systemd", "internal/ui", "internal/vm", "livepatch", "livetest", "pipeline", "risk", "store", "survey", "target", "verify"},
 	"codegen":                   {"elfdiff", "elfobj", "internal/arch", "kmodtmpl", "locate", "target"},
 	"distro":                    {"internal/run"},
 	"elfdiff":                   {"elfobj", "internal/arch"},
@@ -32,7 +32,8 @@ var allowed = map[string][]string{
 	"livepatch":                 {"inspect", "target"},
 	"livetest":                  {"elfobj", "internal/vm", "target"},
 	"locate":                    {"elfdiff", "elfobj", "internal/arch", "target"},
-	"pipeline":                  {"cache", "codegen", "cpptext", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "modsource", "target", "verify"},
+	"pipeline":                  {"cache", "codegen", "cpptext", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "modsource", "risk", "target", "typediff", "verify"},
+	"risk":                      {"diff"},
 	"store":                     {"inspect", "modsource", "target"},
 	"survey":                    {"codegen", "diff", "elfdiff", "internal/run", "internal/vm", "kbuild", "livetest", "pipeline", "verify"},
 	"target":                    {"elfobj"},
@@ -41,7 +42,7 @@ var allowed = map[string][]string{
 }
 
 // pure packages take and return values: no files, processes or logs.
-var pure = []string{"codegen", "diff", "elfdiff", "elfobj", "kmodtmpl", "cpptext", "typediff", "internal/arch", "locate", "modsource", "verify"}
+var pure = []string{"codegen", "diff", "elfdiff", "elfobj", "kmodtmpl", "cpptext", "risk", "typediff", "internal/arch", "locate", "modsource", "verify"}
 
 var impure = []string{"os", "os/exec", "log", "log/slog", "net", "net/http", "github.com/spf13/cobra"}
 
