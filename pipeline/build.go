@@ -401,15 +401,6 @@ func guarded(ctx context.Context, i int, work func(context.Context, int) error) 
 	return work(ctx, i)
 }
 
-// sourcesOf names the pieces of work of units.
-func sourcesOf(units []kbuild.Unit) []string {
-	names := make([]string, len(units))
-	for i, u := range units {
-		names[i] = u.Source
-	}
-	return names
-}
-
 func (b *builder) tempName(u kbuild.Unit, suffix string) string {
 	return filepath.Join(b.work.dir, "obj", strings.ReplaceAll(strings.TrimSuffix(u.Object, ".o"), "/", "~")+"."+suffix)
 }

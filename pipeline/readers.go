@@ -295,7 +295,7 @@ func (b *builder) byPreprocessing(ctx context.Context, u kbuild.Unit) (fate, err
 	if err != nil {
 		return keep, err
 	}
-	job.Shadow, job.Out = b.shadow, b.tempName(u, "patched.i")
+	job.Unit, job.Shadow, job.Out = b.sel.after(u), b.shadow, b.tempName(u, "patched.i")
 	patched, err := b.kernel.Tree.Preprocess(ctx, job)
 	if err != nil {
 		return keep, err
