@@ -50,6 +50,7 @@ type emitter struct {
 	rela     map[*elfobj.Section]*elfobj.Section
 	literal  map[string]uint64 // alignment + content -> offset
 	literals *elfobj.Section
+	deadEnds *elfobj.Section
 	tables   map[*elfobj.Section]*elfobj.Section // patched side -> own
 }
 
@@ -221,6 +222,41 @@ func (e *emitter) relocate(q *elfdiff.Piece) {
 	}
 	for _, w := range e.u.rewrites[q] {
 		e.reloc(s, e.shift(q)+w.ref.Off, w.ref)
+	}
+	e.deadEnd(q)
+}
+
+// deadEnds is where objtool looks for the ends of code that nothing follows.
+// Source: tools/objtool/check.c, add_dead_ends, Linux 6.1 to 6.13.
+const deadEnds = ".discard.unreachable"
+
+// opCall is the instruction CALL rel32.
+const opCall = 0xe8
+
+// deadEnd tells objtool that a call that ends a piece does not return. Of a
+// function in the same object objtool finds that out by itself, but this one may
+// stay in the kernel: then objtool would take the code for running on behind its
+// end, and give up on what it has not seen yet.
+func (e *emitter) deadEnd(q *elfdiff.Piece) {
+	if !q.Func {
+		return
+	}
+	code, size := q.Bytes(), q.Hi-q.Lo
+	for i := range q.Refs {
+		r := &q.Refs[i]
+		if r.Off == 0 || r.Off+uint64(r.Size) != size || code[r.Off-1] != opCall || e.u.dests[r].own != nil {
+			continue
+		}
+		if e.deadEnds == nil {
+			e.deadEnds = &elfobj.Section{Name: deadEnds, Type: elf.SHT_PROGBITS, Align: 1}
+			e.out.Sections = append(e.out.Sections, e.deadEnds)
+		}
+		s := e.deadEnds
+		rela := e.relaOf(s)
+		rela.Relocs = append(rela.Relocs, elfobj.Reloc{Off: s.Size, Type: uint32(elf.R_X86_64_PC32),
+			Sym: e.sectionSymbol(e.secs[q]), Addend: int64(e.shift(q) + size)})
+		s.Data = append(s.Data, 0, 0, 0, 0)
+		s.Size = uint64(len(s.Data))
 	}
 }
 

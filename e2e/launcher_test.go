@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -131,6 +130,6 @@ func startDistccd(t *testing.T) *distccd {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	t.Fatal(fmt.Sprintf("distccd does not answer:\n%s", d.log.String()))
+	t.Fatalf("distccd does not answer:\n%s", d.log.String())
 	return nil
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os"
 	"strings"
 
 	"github.com/klpc/klpc/livetest"
@@ -8,13 +9,13 @@ import (
 
 // scenarios are all tests of working livepatches.
 func scenarios() []scenario {
-	return []scenario{
+	return append(headers(), []scenario{
 		{name: "cmdline", patched: []string{"vmlinux cmdline_proc_show"},
 			steps: onOff("cmdline", part{check: "grep -q livepatch=1 /proc/cmdline"})},
 		{name: "module", patched: []string{"dummy dummy_get_stats64"}, steps: moduleSteps},
 		bridge(), newNeeds(), constants(), threeFiles(), data(), split(), special(), readdir(), replace(), stack(), sleeping(), callbacks(),
 		newFiles(), patchSeries(),
-	}
+	}...)
 }
 
 // steps joins steps and lists of steps.
@@ -454,3 +455,30 @@ func callbacks() scenario {
 				unload("callbacks"), ran("vmlinux pre_unpatch", "vmlinux post_unpatch"))
 		}}
 }
+
+// headers are changes of headers alone: read by two units and used by one; read by
+// most of the kernel and used by few; and, where time does not matter, used by more
+// than a dozen, in vmlinux and in modules.
+func headers() []scenario {
+	all := []scenario{
+		{name: "header-one-user", patched: []string{"vmlinux proc_fd_link", "vmlinux seq_show"},
+			steps: onOff("header-one-user", part{check: fd9})},
+		{name: "header-wide", patched: []string{"vmlinux do_task_stat", "vmlinux proc_pid_status"},
+			steps: onOff("header-wide", part{check: idleTasks})},
+	}
+	if os.Getenv("KLPC_TEST_ALL") == "1" {
+		all = append(all, scenario{name: "header-dozens", patched: []string{"vmlinux proc_readdir_de", "vmlinux proc_task_readdir"},
+			steps: onOff("header-dozens", part{check: dotEntry})})
+	}
+	return all
+}
+
+// The checks of headers.
+const (
+	// /proc/PID/fd/9 leads to what descriptor 0 is.
+	fd9 = `sh -c 'exec 9</proc/version 0</dev/null; readlink /proc/$$/fd/9' | grep -qx /dev/null`
+	// The first entry of a folder has another name.
+	dotEntry = `[ "$(echo /proc/self/task/.l*)" = /proc/self/task/.livepatch ] || [ "$(echo /proc/.l*)" = /proc/.livepatch ]`
+	// No task is idle: they wait for a disk.
+	idleTasks = `! grep -q '^State:.*idle' /proc/[0-9]*/status && grep -q '^State:.*disk sleep' /proc/[0-9]*/status`
+)

@@ -166,7 +166,7 @@ klpc disable --wait 0 livepatch_stop; klpc status; klpc enable livepatch_stop &&
 		{name: "unload when it goes on", script: goOn + "klpc unload livepatch_stop", want: []string{`^livepatch_stop: not loaded$`}},
 		{name: "force", script: stop + `
 klpc load --wait 1s --on-timeout leave /modules/livepatch_stop.ko
-klpc force --yes livepatch_stop && klpc status` + goOn + `klpc unload livepatch_stop`,
+klpc force --yes --wait 3m livepatch_stop && klpc status` + goOn + `klpc unload livepatch_stop`,
 			want: []string{`^livepatch_stop: enabled$`, `^livepatch_stop: not loaded$`}},
 		{name: "force after", script: stop + "klpc load --force-after 2s /modules/livepatch_stop.ko" + goOn + "klpc unload --all",
 			want: []string{`not complete after 2s: it is forced`, `^livepatch_stop: enabled$`, `^livepatch_stop: not loaded$`}},

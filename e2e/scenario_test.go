@@ -39,6 +39,7 @@ type scenario struct {
 	livepatches []livepatch // none: one that is called like the scenario
 	patched     []string    // what the reports must name: "vmlinux m_show,2"
 	sections    []string    // what the modules must hold
+	globals     []string    // functions of vmlinux that the modules must call, and not static ones of that name
 	hasSymbols  []string    // symbols of the kernel without which the test shows less
 	tool        string      // program in testdata to put into the guest as /bin/NAME
 	steps       func(k kernel) []livetest.Step
@@ -217,7 +218,7 @@ func (b *built) judge(t *testing.T, k kernel, report *livetest.Report) {
 			t.Logf("this kernel has no %s: its compiler has not split the function", name)
 		}
 	}
-	b.judgeBuild(t)
+	b.judgeBuild(t, k)
 	b.judgePart(t, "", report)
 	var parts []string
 	for _, s := range b.steps {
@@ -259,13 +260,19 @@ func (b *built) judgePart(t *testing.T, part string, report *livetest.Report) {
 var placeholder = []byte{0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01}
 
 // judgeBuild looks at the reports and at the modules.
-func (b *built) judgeBuild(t *testing.T) {
+func (b *built) judgeBuild(t *testing.T, k kernel) {
 	for _, n := range b.notes {
 		if strings.Contains(n, "arning:") {
 			t.Errorf("the build warns: %s", n)
 		}
 	}
 	var patched, sections []string
+	for _, name := range b.globals {
+		symbol := fmt.Sprintf(".klp.sym.vmlinux.%s,%d\x00", name, k.globalPosition(t, name))
+		if !slices.ContainsFunc(b.modules, func(m string) bool { return contains(t, m, symbol) }) {
+			t.Errorf("no module refers to %q", symbol)
+		}
+	}
 	for _, m := range b.modules {
 		if data, err := os.ReadFile(m); err != nil || bytes.Contains(data, placeholder) {
 			t.Errorf("%s holds the placeholder of a runtime constant %v", m, err)
@@ -289,6 +296,29 @@ func (b *built) judgeBuild(t *testing.T) {
 			t.Errorf("the module has no section %s", want)
 		}
 	}
+}
+
+// globalPosition is the sympos of a global function that has the name of a
+// static one: its place among them in address order, from 1.
+func (k kernel) globalPosition(t *testing.T, name string) int {
+	t.Helper()
+	same := k.symbols.Named(name)
+	for i, at := range same {
+		if k.symbols.At(at).Kind == 'T' && len(same) > 1 {
+			return i + 1
+		}
+	}
+	t.Fatalf("%s is not the name of a global and of a static function", name)
+	return 0
+}
+
+func contains(t *testing.T, file, text string) bool {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Contains(data, []byte(text))
 }
 
 // described is how the tests name a function of a report.

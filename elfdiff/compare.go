@@ -3,8 +3,10 @@ package elfdiff
 import (
 	"bytes"
 	"cmp"
+	"debug/elf"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/klpc/klpc/elfobj"
@@ -99,7 +101,42 @@ func (c *comparison) compareData(r *Result) {
 			r.Data = append(r.Data, Change{Patched: q, Kind: IsNew})
 		}
 	}
+	c.compareCommons()
 	c.compareUnnamedData()
+}
+
+// compareCommons looks at variables that only the linker gives a place (-fcommon).
+// They are no pieces, and references to them are by name.
+func (c *comparison) compareCommons() {
+	commons := func(v *View) map[string]*elfobj.Symbol {
+		m := map[string]*elfobj.Symbol{}
+		for _, s := range v.Obj.Symbols {
+			if s.Section == nil && s.Shndx == elf.SHN_COMMON {
+				m[s.Name] = s
+			}
+		}
+		return m
+	}
+	a, b := commons(c.orig), commons(c.patched)
+	for _, n := range slices.Sorted(maps.Keys(a)) {
+		switch x, y := a[n], b[n]; {
+		case y != nil && x.Size != y.Size:
+			c.resized(elfobj.Pos{Symbol: n}, n, x.Size, y.Size, "")
+		case y == nil && c.patched.Named(n) != nil:
+			c.problems = append(c.problems, commonChanged(n))
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(b)) {
+		if a[n] == nil && c.orig.Named(n) != nil {
+			c.problems = append(c.problems, commonChanged(n))
+		}
+	}
+}
+
+func commonChanged(name string) Problem {
+	return Problem{Kind: DataChanged, At: elfobj.Pos{Symbol: name},
+		Detail: fmt.Sprintf("the initial value of %s has changed, or there was none, but the running kernel's copy is live", name),
+		Hint:   "leave its initialiser alone and set the new value from a pre-patch or post-patch callback (KLP_PRE_PATCH_CALLBACK), or let the changed functions use a new variable"}
 }
 
 // compareUnnamedData makes sure that unnamed bytes that no function refers to
@@ -115,16 +152,16 @@ func (c *comparison) compareUnnamedData() {
 			})
 		}
 	}
-	content := func(v *View) map[string][]string {
-		m := map[string][]string{}
+	collect := func(v *View) map[string][]*Piece {
+		m := map[string][]*Piece{}
 		for _, p := range v.Pieces {
 			if p.Sym == nil && !p.Init && !referenced[p] && !padding(p) {
-				m[p.Sec.Name] = append(m[p.Sec.Name], fingerprint(p))
+				m[p.Sec.Name] = append(m[p.Sec.Name], p)
 			}
 		}
 		return m
 	}
-	a, b := content(c.orig), content(c.patched)
+	a, b := collect(c.orig), collect(c.patched)
 	names := map[string]bool{}
 	for n := range a {
 		names[n] = true
@@ -134,13 +171,22 @@ func (c *comparison) compareUnnamedData() {
 	}
 	for n := range names {
 		switch {
-		case slices.Equal(a[n], b[n]):
+		case c.sameRuns(a[n], b[n]):
 		case eventRecords[n]:
 			c.records = append(c.records, n)
 		default:
 			c.unnamedChanged(n)
 		}
 	}
+}
+
+// sameRuns compares unnamed runs of sections of one name, whose order means
+// nothing.
+func (c *comparison) sameRuns(a, b []*Piece) bool {
+	byLook := func(p, q *Piece) int { return cmp.Compare(fingerprint(p), fingerprint(q)) }
+	slices.SortStableFunc(a, byLook)
+	slices.SortStableFunc(b, byLook)
+	return slices.EqualFunc(a, b, func(p, q *Piece) bool { return c.sameContent(p, q, 0, 0) })
 }
 
 func (c *comparison) unnamedChanged(section string) {

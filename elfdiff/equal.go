@@ -163,11 +163,48 @@ func (c *comparison) sameUnnamed(a, b *Ref) bool {
 		if p.Kind == Code { // which may jump back to what is in front
 			return from == to && c.sameContent(p, q, 0, 0)
 		}
-		return c.sameContent(p, q, uint64(from), uint64(to))
+		return c.sameContent(p, q, c.orig.reachedFrom(a), c.patched.reachedFrom(b))
 	case p.Sym != nil && q.Sym != nil && p.key == q.key && (MayTravel(p) || p.Kind == ReadOnly) && !p.Func:
 		return a.Addend == b.Addend && c.sameContent(p, q, 0, 0)
 	}
 	return false
+}
+
+// reachedFrom is the first byte of an unnamed run that a reference may reach, in
+// bytes from its start. Compilers fold constants into an index: a memory operand
+// with a register may reach back as far as to what the reference before it is
+// for, and any reference to what lies in front of all of them.
+func (v *View) reachedFrom(r *Ref) uint64 {
+	if v.reached == nil {
+		v.reached = v.referencedOffsets()
+	}
+	all, at := v.reached[r.To.Piece], r.Addend+r.Adj
+	i, _ := slices.BinarySearch(all, at)
+	switch {
+	case i == 0:
+		return 0
+	case r.Memory && r.Type == uint32(elf.R_X86_64_32S):
+		return uint64(max(all[i-1], 0))
+	}
+	return uint64(at)
+}
+
+// referencedOffsets lists the places of unnamed runs that are referred to, each
+// once, in ascending order.
+func (v *View) referencedOffsets() map[*Piece][]int64 {
+	m := map[*Piece][]int64{}
+	for _, p := range v.Pieces {
+		v.EachRef(p, func(r *Ref) {
+			if r.To.Kind == InPiece && r.To.Piece.Sym == nil {
+				m[r.To.Piece] = append(m[r.To.Piece], r.Addend+r.Adj)
+			}
+		})
+	}
+	for p := range m {
+		slices.Sort(m[p])
+		m[p] = slices.Compact(m[p])
+	}
+	return m
 }
 
 // compared is a pair of pieces whose content is being compared.

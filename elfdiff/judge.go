@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/klpc/klpc/elfobj"
 )
 
 // judge lifts verdicts and finds what the running kernel cannot take.
@@ -286,9 +288,7 @@ func (c *comparison) dataChanged(d Change) {
 		by = "; used by " + strings.Join(readers, ", ")
 	}
 	if p.Size() != q.Size() {
-		c.problems = append(c.problems, Problem{Kind: DataResized, At: p.Pos(p.entry()),
-			Detail: fmt.Sprintf("%s has %d bytes instead of %d%s", p.Name(), q.Size(), p.Size(), by),
-			Hint:   "keep its size; put new fields into a shadow variable (klp_shadow_alloc) or a new variable"})
+		c.resized(p.Pos(p.entry()), p.Name(), p.Size(), q.Size(), by)
 		return
 	}
 	if rehomed(p, q) {
@@ -306,6 +306,12 @@ func (c *comparison) dataChanged(d Change) {
 	c.problems = append(c.problems, Problem{Kind: DataChanged, At: p.Pos(p.entry()),
 		Detail: fmt.Sprintf("the initial value of %s has changed, but the running kernel's copy is live%s", p.Name(), by),
 		Hint:   "leave its initialiser alone and set the new value from a pre-patch or post-patch callback (KLP_PRE_PATCH_CALLBACK), or let the changed functions use a new variable"})
+}
+
+func (c *comparison) resized(at elfobj.Pos, name string, was, is uint64, by string) {
+	c.problems = append(c.problems, Problem{Kind: DataResized, At: at,
+		Detail: fmt.Sprintf("%s has %d bytes instead of %d%s", name, is, was, by),
+		Hint:   "keep its size; put new fields into a shadow variable (klp_shadow_alloc) or a new variable"})
 }
 
 // rehomed tells whether patched code would use a variable in a way that its

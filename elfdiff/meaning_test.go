@@ -213,6 +213,8 @@ func mustDiffer() []meaning {
 	)
 	return []meaning{
 		{name: "an unnamed initial value", orig: big + g, edits: []string{"312", "999"}, want: wanted(changed, "f")},
+		{name: "an element in front of where code points", orig: "int e(int x) { const int t[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 }; return t[x]; } int f(int x) { const int t[] = { 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31 }; return t[x + 1]; }" + g,
+			edits: []string{"21,", "99,"}, want: wanted(changed, "f")},
 		{name: "a value of a switch", orig: value + g, edits: []string{"return 23", "return 24"}, want: wanted(changed, "f")},
 		{name: "a string", orig: "int f(int x) { return printk(\"one\"); }" + g, edits: []string{"one", "two"}, want: wanted(changed, "f")},
 		{name: "which static key", orig: keys, edits: []string{"if (static_branch(&a, 1))", "if (static_branch(&b, 1))"}, want: wanted(changed, "f")},
@@ -294,6 +296,8 @@ func dataMeanings() []meaning {
 		{name: "one that grows", orig: table + g, edits: []string{"9, 11", "9, 11, 12"}, want: wanted(changed, "f")},
 		{name: "one whose address is handed out", orig: table + " int h(void) { use(table); return 1; }", edits: []string{"23", "24"}, want: wanted(unpatchable, "data-changed table")},
 		{name: "one that another file may read", orig: "extern const int table[9]; const int table[] = { 4, 8, 15, 16, 23, 42, 7, 9, 11 }; int f(unsigned long x) { return table[x]; }" + g, edits: []string{"23", "24"}, want: wanted(unpatchable, "data-changed table")},
+		{name: "the size of a common variable", orig: "int v[4]; int f(int x) { return work(x) + v[x]; }" + g, edits: []string{"v[4]", "v[6]"}, flags: "-fcommon", want: wanted(unpatchable, "data-resized v")},
+		{name: "a common variable that gets a value", orig: "int v; int f(int x) { return work(x) + v; }" + g, edits: []string{"int v;", "int v = 4;"}, flags: "-fcommon", want: wanted(unpatchable, "data-changed v", "f")},
 		{name: "an unused variable", orig: "static int __used v = 3;" + g, edits: []string{"v = 3", "v = 4"}, want: wanted(unpatchable, "data-changed v")},
 		{name: "constant locals of two functions", orig: "int f(int x) { static const char m[9] = { 1, 2, 3 }; use(m); return work(x); } int h(int x) { return other(x); }",
 			edits: []string{"static const char m[9] = { 1, 2, 3 }; use(m); ", "", "{ return other(x)", "{ static const char m[9] = { 4, 5, 6 }; use(m); return other(x)"}, want: wanted(changed, "f", "h")},

@@ -187,6 +187,7 @@ type View struct {
 	// functions holds the source names of all functions.
 	functions map[string]bool
 	jumpedTo  map[*elfobj.Section][]uint64 // see jumpTargets; made when first needed
+	reached   map[*Piece][]int64           // see referencedOffsets; made when first needed
 }
 
 // PieceOf returns the piece that a defined symbol names, or nil.

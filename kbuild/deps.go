@@ -101,6 +101,9 @@ func (x *DepIndex) Readers(file string) []string {
 	return out
 }
 
+// Objects is how many compiled objects the index knows.
+func (x *DepIndex) Objects() int { return len(x.objects) }
+
 // objectsOf returns the objects whose source is file.
 func (x *DepIndex) objectsOf(file string) []string {
 	want, ok := x.number(file)

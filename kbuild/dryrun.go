@@ -29,7 +29,7 @@ import (
 //     done and the configuration up to date. (make -n does remake makefiles
 //     that are included: with a Kconfig file newer than auto.conf it would run
 //     syncconfig in earnest.) The configuration is that of the kernel that
-//     runs, whatever the patch does to Kconfig.
+//     runs, and at most gains symbols that this does not know.
 //   - The build directory of the copy is its own: real directories, copies of
 //     the configuration, empty files where Kbuild looks whether a tool or a
 //     generated header is there. Kbuild makes directories in it while it reads
@@ -48,6 +48,9 @@ type DryRunJob struct {
 	Folders []string
 	// Deep folders are asked with all below them.
 	Deep []string
+	// Config are lines that the running kernel's configuration lacks:
+	// "CONFIG_NEW=y".
+	Config []string
 }
 
 // DryRunResult is Kbuild's answer.
@@ -170,7 +173,7 @@ func (t *Tree) newMakeView(job DryRunJob) (makeView, error) {
 		if err := v.forgetBuilt(s, job.Deep); err != nil {
 			return makeView{}, err
 		}
-		return v, v.configure(t)
+		return v, v.configure(t, job.Config)
 	}
 	if rel, inside := below(t.Source, t.Build); inside {
 		v.build = filepath.Join(s.dir, rel)
@@ -188,7 +191,7 @@ func (t *Tree) newMakeView(job DryRunJob) (makeView, error) {
 	if err := os.WriteFile(filepath.Join(v.build, "Makefile"), []byte("include "+v.source+"/Makefile\n"), 0o644); err != nil {
 		return makeView{}, err
 	}
-	return v, v.configure(t)
+	return v, v.configure(t, job.Config)
 }
 
 // prunedMakefiles returns the job's files with the makefiles of its folders
@@ -335,7 +338,7 @@ func (t *Tree) inScope(dir, object string, scope Scope) bool {
 
 // configure gives the view the configuration of the tree, and a time at which
 // it is newer than anything it is made from.
-func (v makeView) configure(t *Tree) error {
+func (v makeView) configure(t *Tree, more []string) error {
 	dir := filepath.Join(v.build, "include/config")
 	// A link to the folder of an in-place build.
 	if st, err := os.Lstat(filepath.Join(v.build, "include")); err == nil && !st.IsDir() {
@@ -351,6 +354,11 @@ func (v makeView) configure(t *Tree) error {
 		text, err := os.ReadFile(filepath.Join(t.Build, name))
 		if err != nil {
 			return err
+		}
+		if base := filepath.Base(name); base == ".config" || base == "auto.conf" {
+			for _, line := range more {
+				text = append(text, line+"\n"...)
+			}
 		}
 		to := filepath.Join(v.build, name)
 		if err := os.RemoveAll(to); err != nil {

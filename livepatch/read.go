@@ -47,6 +47,7 @@ func Read(root fs.FS) (*State, error) {
 		}
 	}
 	r.order()
+	r.state.active = len(r.state.Patches)
 	r.disabled()
 	slices.Sort(r.state.Unreadable)
 	r.state.Unreadable = slices.Compact(r.state.Unreadable)

@@ -126,7 +126,7 @@ const (
 	// been disabled: the kernel frees it a little later.
 	removeLimit = 15 * time.Second
 	// backLimit is how long klpc follows a transition that it takes back.
-	backLimit = 30 * time.Second
+	backLimit = time.Minute
 )
 
 // session is one command on one livepatch.

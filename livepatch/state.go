@@ -20,6 +20,7 @@ type State struct {
 	Unreadable []string `json:"unreadable"`
 
 	modules []module // all that are loaded, the newest first
+	active  int      // livepatches that are not disabled
 }
 
 // OrderSource is where the order of livepatches comes from.
@@ -108,12 +109,17 @@ func (t Tasks) Left() int { return t.Total - t.Switched - t.Unknown }
 // vmlinux is what the kernel itself is called among objects.
 const vmlinux = "vmlinux"
 
-// Find returns the livepatch that a user means: its name, with or without
-// "livepatch_" in front, or that of its file; '-' and '_' are equal. nil: it is
-// not loaded.
-func (s *State) Find(name string) *Patch {
+// FullNames are the names of modules that a user may mean: as it is said, or
+// without "livepatch_" in front, or that of the file; '-' and '_' are equal.
+func FullNames(name string) []string {
 	name = Canonical(strings.TrimSuffix(name, ".ko"))
-	for _, full := range []string{name, namePrefix + name} {
+	return []string{name, namePrefix + name}
+}
+
+// Find returns the livepatch that a user means, see FullNames. nil: it is not
+// loaded.
+func (s *State) Find(name string) *Patch {
+	for _, full := range FullNames(name) {
 		if i := slices.IndexFunc(s.Patches, func(p Patch) bool { return p.Name == full }); i >= 0 {
 			return &s.Patches[i]
 		}

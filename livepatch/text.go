@@ -84,19 +84,13 @@ func (t Tasks) String() string {
 
 // orderText is a livepatch's place among the active ones.
 func (s *State) orderText(p *Patch) string {
-	active := 0
-	for _, q := range s.Patches {
-		if q.Phase != Disabled {
-			active++
-		}
-	}
 	switch {
 	case p.StackOrder == nil:
 		return "unknown"
-	case s.Order == FromModules && active > 1:
-		return fmt.Sprintf("%d of %d (from the order of /proc/modules)", *p.StackOrder, active)
+	case s.Order == FromModules && s.active > 1:
+		return fmt.Sprintf("%d of %d (from the order of /proc/modules)", *p.StackOrder, s.active)
 	}
-	return fmt.Sprintf("%d of %d", *p.StackOrder, active)
+	return fmt.Sprintf("%d of %d", *p.StackOrder, s.active)
 }
 
 func replaceText(replace *bool) string {

@@ -305,6 +305,9 @@ func (b *builder) preprocess(ctx context.Context) error {
 	}
 	b.units = append(b.sel.units, more...)
 	if len(b.units) == 0 {
+		if err := b.checkCompiles(ctx); err != nil {
+			return err
+		}
 		return b.nothing()
 	}
 	return nil
@@ -396,15 +399,6 @@ func guarded(ctx context.Context, i int, work func(context.Context, int) error) 
 		}
 	}()
 	return work(ctx, i)
-}
-
-// sourcesOf names the pieces of work of units.
-func sourcesOf(units []kbuild.Unit) []string {
-	names := make([]string, len(units))
-	for i, u := range units {
-		names[i] = u.Source
-	}
-	return names
 }
 
 func (b *builder) tempName(u kbuild.Unit, suffix string) string {

@@ -269,7 +269,7 @@ func (b *builder) versionProblems(layouts []ReportLayout) []elfdiff.Problem {
 func (b *builder) treeName(file string) string {
 	file = path.Clean(file)
 	for _, root := range []string{b.shadow.Dir(), b.kernel.Tree.Source, b.kernel.Tree.Build} {
-		if rest, ok := strings.CutPrefix(file, root+"/"); ok {
+		if rest, ok := strings.CutPrefix(file, root+"/"); ok && root != "" {
 			return rest
 		}
 	}

@@ -58,10 +58,11 @@ func (s *selector) sameRules(f *touched) bool {
 // newSymbol is the head of a Kconfig entry.
 var newSymbol = regexp.MustCompile(`(?m)^(?:menu)?config[ \t]+(\w+)[ \t]*$`)
 
-// kconfig: the running kernel's configuration is what it is. A symbol that it
-// did not know is off, whatever its default.
+// kconfig finds the symbols that a patch adds. Others keep the value that they
+// have in the running kernel, whatever the patch does to their defaults.
 func (s *selector) kconfig(f *touched) error {
 	s.noEffect = append(s.noEffect, f.path)
+	s.kconfigs = append(s.kconfigs, f)
 	old, err := s.original(f.path)
 	if err != nil || f.content == nil {
 		return err
@@ -73,11 +74,63 @@ func (s *selector) kconfig(f *touched) error {
 	for _, m := range newSymbol.FindAllSubmatch(*f.content, -1) {
 		if name := string(m[1]); !known[name] && s.tree.Config.Get("CONFIG_"+name) == "" {
 			known[name] = true
-			s.note("%s: CONFIG_%s is new; the running kernel was configured without it, so it is off, whatever its default, and code that depends on it is left out", f.path, name)
+			s.symbols = append(s.symbols, newConfig{f.path, name})
 		}
 	}
 	return nil
 }
+
+// newConfig is a symbol that a patch adds.
+type newConfig struct{ file, name string }
+
+// configure gives new symbols the values that `make olddefconfig` would: a
+// patch that brings its own option means the kernel that is built with it.
+func (s *selector) configure(ctx context.Context) error {
+	if len(s.symbols) == 0 {
+		return nil
+	}
+	files := map[string]*[]byte{}
+	for _, f := range s.kconfigs {
+		files[f.path] = f.content
+	}
+	config, err := s.tree.Configure(ctx, filepath.Join(s.work, "kconfig"), files)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	for _, n := range s.symbols {
+		if err != nil {
+			s.note("%s: CONFIG_%s is new; its default cannot be told, so it is off, and code that depends on it is left out: %v", n.file, n.name, err)
+			continue
+		}
+		switch value := config.Get("CONFIG_" + n.name); value {
+		case "", "n":
+			s.note("%s: CONFIG_%s is new, and off by its default in the running kernel's configuration: code that depends on it is left out", n.file, n.name)
+		default:
+			s.note("%s: CONFIG_%s is new, and %s by its default in the running kernel's configuration: what the patch changes is compiled with it", n.file, n.name, value)
+			s.turnOn(n.name, value)
+		}
+	}
+	return nil
+}
+
+// turnOn sets a new symbol for makefiles and for the compiler, as auto.conf and
+// autoconf.h would (scripts/kconfig/confdata.c).
+func (s *selector) turnOn(name, value string) {
+	define, line := "-DCONFIG_"+name+"="+value, "CONFIG_"+name+"="+value
+	switch {
+	case value == "y":
+		define = "-DCONFIG_" + name + "=1"
+	case value == "m":
+		define = "-DCONFIG_" + name + "_MODULE=1"
+	case !numericValue.MatchString(value):
+		define, line = "-DCONFIG_"+name+"=\""+value+"\"", "CONFIG_"+name+"=\""+value+"\""
+	}
+	s.defines = append(s.defines, define)
+	s.config = append(s.config, line)
+}
+
+// numericValue is the value of an int or hex symbol.
+var numericValue = regexp.MustCompile(`^(-?[0-9]+|0[xX][0-9a-fA-F]+)$`)
 
 // original reads a file of the tree; nil if it does not exist.
 func (s *selector) original(file string) ([]byte, error) {
@@ -231,6 +284,9 @@ func (s *selector) recorded(set unitSet, dir string, scope kbuild.Scope) error {
 func (s *selector) dryRun(ctx context.Context, name string, q question, files map[string]*[]byte) (unitSet, []string, error) {
 	exists := func(dir string) bool { return s.hasMakefile(dir, files) }
 	job := kbuild.DryRunJob{Work: filepath.Join(s.work, name), Files: files}
+	if files != nil {
+		job.Config = s.config
+	}
 	for _, f := range q.folders {
 		if exists(f) {
 			job.Folders = append(job.Folders, f)

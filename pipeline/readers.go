@@ -132,6 +132,17 @@ func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit
 	return out, nil
 }
 
+// checkCompiles compiles one unit that reads a changed file, where no unit is left
+// to be compiled: a patch that does not compile is not one without effect.
+func (b *builder) checkCompiles(ctx context.Context) error {
+	for _, u := range b.sel.candidates {
+		if u.Special() == "" {
+			return b.compilePatched(ctx, &pair{unit: u})
+		}
+	}
+	return nil
+}
+
 // byText is the first sieve.
 func (b *builder) byText(ctx context.Context, candidates []kbuild.Unit) ([]fate, error) {
 	fates := make([]fate, len(candidates))
@@ -284,7 +295,7 @@ func (b *builder) byPreprocessing(ctx context.Context, u kbuild.Unit) (fate, err
 	if err != nil {
 		return keep, err
 	}
-	job.Shadow, job.Out = b.shadow, b.tempName(u, "patched.i")
+	job.Unit, job.Shadow, job.Out = b.sel.after(u), b.shadow, b.tempName(u, "patched.i")
 	patched, err := b.kernel.Tree.Preprocess(ctx, job)
 	if err != nil {
 		return keep, err

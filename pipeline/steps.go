@@ -140,6 +140,7 @@ type savedSelection struct {
 	Problems          []elfdiff.Problem
 	Fresh             map[string]bool
 	Patched           map[string]kbuild.Unit
+	Defines           []string
 	Files             []savedFile
 	Report            *Report // so far
 }
@@ -147,12 +148,12 @@ type savedSelection struct {
 // saved returns the selection with the names of its JSON form.
 func (s *selection) saved() savedSelection {
 	return savedSelection{Units: s.units, Candidates: s.candidates, Included: s.included, Also: s.also, NoEffect: s.noEffect, Notes: s.notes,
-		Problems: s.problems, Fresh: s.fresh, Patched: s.patched}
+		Problems: s.problems, Fresh: s.fresh, Patched: s.patched, Defines: s.defines}
 }
 
 func (v savedSelection) selection() *selection {
 	return &selection{units: v.Units, candidates: v.Candidates, included: v.Included, also: v.Also, noEffect: v.NoEffect, notes: v.Notes,
-		problems: v.Problems, fresh: v.Fresh, patched: v.Patched}
+		problems: v.Problems, fresh: v.Fresh, patched: v.Patched, defines: v.Defines}
 }
 
 func (b *builder) selectState() any {

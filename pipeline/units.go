@@ -51,12 +51,17 @@ type selection struct {
 	// patched holds the units whose source or command the patch changes, by
 	// their object in the running kernel.
 	patched map[string]kbuild.Unit
+	// defines are the compiler options of new symbols in Kconfig.
+	defines []string
 }
 
 // after is the unit as the patch makes it.
 func (s *selection) after(u kbuild.Unit) kbuild.Unit {
 	if p, ok := s.patched[u.Object]; ok {
-		return p
+		u = p
+	}
+	if len(s.defines) > 0 {
+		u.Args = slices.Concat(u.Args, s.defines)
 	}
 	return u
 }
@@ -68,6 +73,10 @@ type selector struct {
 	work  string // a folder for what Kbuild is asked
 	files []touched
 	asks  []*touched // files whose meaning the makefiles decide
+
+	kconfigs []*touched
+	symbols  []newConfig
+	config   []string // lines of auto.conf for new symbols
 	*selection
 }
 
@@ -95,6 +104,9 @@ func selectUnits(ctx context.Context, t *kbuild.Tree, files []touched, cache, wo
 		if err := s.file(&files[i]); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if err := s.configure(ctx); err != nil {
+		errs = append(errs, err)
 	}
 	if err := s.askKbuild(ctx); err != nil {
 		errs = append(errs, err)

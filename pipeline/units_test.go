@@ -242,7 +242,7 @@ func TestSelectUnits(t *testing.T) {
 		{"a new symbol of Kconfig", map[string]string{"fs/Kconfig": moreToyFiles["fs/Kconfig"] + "config NEW\n\tdefault y\n",
 			"fs/proc/Makefile": procMakefile + "obj-$(CONFIG_NEW) += new.o\n", "fs/proc/new.c": "x"},
 			classes{NoEffect: []string{"fs/Kconfig", "fs/proc/Makefile", "fs/proc/new.c"}, Notes: []string{
-				"fs/Kconfig: CONFIG_NEW is new; the running kernel was configured without it, so it is off, whatever its default, and code that depends on it is left out",
+				"fs/Kconfig: CONFIG_NEW is new; its default cannot be told, so it is off, and code that depends on it is left out: the build has left no scripts/kconfig/conf",
 				"fs/proc/new.c is not compiled because CONFIG_NEW is off in the running kernel"}}},
 		{"a new file that no makefile lists", map[string]string{"fs/proc/new.c": "x"},
 			classes{NoEffect: []string{"fs/proc/new.c"}, Notes: []string{"fs/proc/new.c is not compiled: no makefile lists new.o"}}},
@@ -293,6 +293,68 @@ func TestSelectRust(t *testing.T) {
 	got, err := classify(t, toyKernel(t, "CONFIG_RUST=y\n"), map[string]string{"lib/oops.rs": "x"})
 	if diff := cmp.Diff(classes{Problems: []string{"lib/oops.rs: not-kernel-code: Rust: not supported"}}, got); diff != "" || err != nil {
 		t.Error(err, diff)
+	}
+}
+
+// TestNewSymbols: what the kernel's own conf makes of new symbols decides which
+// files are compiled, and how.
+func TestNewSymbols(t *testing.T) {
+	tree := toyKernel(t, "")
+	conf := filepath.Join(tree.Build, "scripts/kconfig/conf")
+	script := `#!/bin/sh
+[ "$1" = --olddefconfig ] && grep -q NEW "$srctree/fs/Kconfig" && [ "$2" = "$srctree/Kconfig" ] || exit 1
+cat >>"$KCONFIG_CONFIG" <<'END'
+CONFIG_NEW=y
+# CONFIG_OTHER is not set
+CONFIG_COUNT=12
+CONFIG_NAME="new name"
+CONFIG_PART=m
+END
+`
+	if err := os.MkdirAll(filepath.Dir(conf), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(conf, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{"fs/super.c": "int s;\n", "fs/proc/new.c": "x", "fs/proc/other.c": "x",
+		"fs/Kconfig":       moreToyFiles["fs/Kconfig"] + "config NEW\nconfig OTHER\nconfig COUNT\nconfig NAME\nconfig PART\n",
+		"fs/proc/Makefile": "obj-y += cmdline.o\nobj-$(CONFIG_NEW) += new.o\nobj-$(CONFIG_OTHER) += other.o\n"}
+	got, err := classify(t, tree, files)
+	on := func(name, value string) string {
+		return "fs/Kconfig: CONFIG_" + name + " is new, and " + value + " by its default in the running kernel's configuration: what the patch changes is compiled with it"
+	}
+	want := classes{Units: []string{"+fs/proc/new.o", "fs/super.o toyfs"}, NoEffect: []string{"fs/Kconfig", "fs/proc/other.c"}, Notes: []string{
+		on("NEW", "y"),
+		"fs/Kconfig: CONFIG_OTHER is new, and off by its default in the running kernel's configuration: code that depends on it is left out",
+		on("COUNT", "12"), on("NAME", "new name"), on("PART", "m"),
+		"fs/proc/other.c is not compiled because CONFIG_OTHER is off in the running kernel",
+	}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+}
+
+// TestDefines: the patched side is compiled with the new symbols, the original
+// is not.
+func TestDefines(t *testing.T) {
+	s := selector{selection: &selection{patched: map[string]kbuild.Unit{"b.o": {Object: "b.o", Args: []string{"cc", "b2.c"}}}}}
+	for _, v := range []string{"y", "m", "12", "0x1f", "a name"} {
+		s.turnOn("NEW", v)
+	}
+	a := kbuild.Unit{Object: "a.o", Args: []string{"cc", "a.c"}}
+	defines := []string{"-DCONFIG_NEW=1", "-DCONFIG_NEW_MODULE=1", "-DCONFIG_NEW=12", "-DCONFIG_NEW=0x1f", `-DCONFIG_NEW="a name"`}
+	if d := cmp.Diff(append([]string{"cc", "a.c"}, defines...), s.after(a).Args); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(append([]string{"cc", "b2.c"}, defines...), s.after(kbuild.Unit{Object: "b.o"}).Args); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff([]string{"cc", "a.c"}, a.Args); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff([]string{"CONFIG_NEW=y", "CONFIG_NEW=m", "CONFIG_NEW=12", "CONFIG_NEW=0x1f", `CONFIG_NEW="a name"`}, s.config); d != "" {
+		t.Error(d)
 	}
 }
 

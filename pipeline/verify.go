@@ -74,6 +74,8 @@ func (b *builder) verify(ctx context.Context) error {
 type linked struct {
 	Module  []byte
 	Init    []byte   // the init file's object, before objtool
+	Mod     []byte   // the object of what modpost writes: struct module
+	ModName string   // as the kernel calls the module that Mod is for
 	Objtool []string // the command that Kbuild ran on the module, without its name
 }
 
@@ -83,13 +85,21 @@ func readLinked(dir, name string) (l linked, err error) {
 	if l.Objtool, err = kbuild.ObjtoolCommand(dir, name); err != nil {
 		return l, err
 	}
-	l.Init, err = os.ReadFile(filepath.Join(dir, "klpc_init.o"))
+	if l.Init, err = os.ReadFile(filepath.Join(dir, "klpc_init.o")); err != nil {
+		return l, err
+	}
+	l.ModName = codegen.ModuleName(name)
+	l.Mod, err = os.ReadFile(filepath.Join(dir, name+".mod.o"))
 	return l, err
 }
 
 // verifyInputs runs objtool over the patched objects and the init file's.
 func (b *builder) verifyInputs(ctx context.Context, t codegen.Target, l linked) (verify.Inputs, error) {
-	in := verify.Inputs{Known: true, Kernel: b.kernel.verifyKernel(t)}
+	in := verify.Inputs{Known: true, Kernel: b.kernel.verifyKernel(t), ModName: l.ModName}
+	var err error
+	if in.Mod, err = parseObject("the module's .mod.o", l.Mod); err != nil {
+		return in, err
+	}
 	work, err := os.MkdirTemp(b.work.dir, "verify-")
 	if err != nil {
 		return in, err
@@ -101,30 +111,35 @@ func (b *builder) verifyInputs(ctx context.Context, t codegen.Target, l linked) 
 		}
 		return b.objtool(ctx, l.Objtool, filepath.Join(work, fmt.Sprintf("%d.o", i)), o)
 	}
-	var changed []*pair
 	var names []string
+	var patched []*elfobj.Object
 	for i := range b.pairs {
-		if p := &b.pairs[i]; p.diff.Verdict != elfdiff.Unchanged {
-			changed, names = append(changed, p), append(names, b.sel.after(p.unit).Source)
+		p := &b.pairs[i]
+		if p.diff.Verdict == elfdiff.Unchanged {
+			continue
+		}
+		for _, object := range objectNames(p.unit) {
+			o := withoutDebug(p.patched)
+			if m := t.Modules[object]; m != nil {
+				if o, err = verify.Silence(o, m); err != nil {
+					return in, fmt.Errorf("internal error: %w", err)
+				}
+			}
+			names, patched = append(names, b.sel.after(p.unit).Source), append(patched, o)
+			in.Units = append(in.Units, verify.Unit{Source: names[len(names)-1], Object: object, Diff: p.diff})
 		}
 	}
-	objects := make([]*elfobj.Object, len(changed))
 	if err := b.each(ctx, names, func(_ context.Context, i int) (err error) {
-		objects[i], err = finish(i, withoutDebug(changed[i].patched))
+		in.Units[i].Patched, err = finish(i, patched[i])
 		return err
 	}); err != nil {
 		return in, err
-	}
-	for i, p := range changed {
-		for _, object := range objectNames(p.unit) {
-			in.Units = append(in.Units, verify.Unit{Source: names[i], Object: object, Diff: p.diff, Patched: objects[i]})
-		}
 	}
 	first, err := parseObject("klpc_init.o", l.Init)
 	if err != nil {
 		return in, err
 	}
-	in.Init, err = finish(len(changed), withoutDebug(first))
+	in.Init, err = finish(len(names), withoutDebug(first))
 	return in, err
 }
 

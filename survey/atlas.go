@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/klpc/klpc/elfdiff"
+	"github.com/klpc/klpc/pipeline"
 	"github.com/klpc/klpc/verify"
 )
 
@@ -79,11 +80,12 @@ type Result struct {
 	Titles  []string `json:"titles,omitempty"`
 	Files   []string `json:"files"` // that the patch touches
 
-	Functions []Function            `json:"functions"`
-	Reasons   []elfdiff.ProblemKind `json:"reasons"` // kinds of the problems, each once
-	Problems  []elfdiff.JSONProblem `json:"problems"`
-	Notes     []string              `json:"notes"`
-	NoEffect  []string              `json:"no_effect,omitempty"` // files that never reach this kernel
+	Functions []Function              `json:"functions"`
+	Reasons   []elfdiff.ProblemKind   `json:"reasons"` // kinds of the problems, each once
+	Problems  []elfdiff.JSONProblem   `json:"problems"`
+	Notes     []string                `json:"notes"`
+	Layout    []pipeline.ReportLayout `json:"layout,omitempty"`    // types that the patch changes
+	NoEffect  []string                `json:"no_effect,omitempty"` // files that never reach this kernel
 	// Error is what is wrong with the patch's text, the compiler's first
 	// error, or what failed.
 	Error string `json:"error,omitempty"`

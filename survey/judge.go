@@ -26,7 +26,7 @@ func (r *Result) take(report *pipeline.Report) {
 	}
 	r.Problems = append(r.Problems, report.Problems...)
 	r.Notes = append(r.Notes, report.Notes...)
-	r.NoEffect = report.NoEffect
+	r.NoEffect, r.Layout = report.NoEffect, report.Layout
 	if report.Verification != nil {
 		r.Verification = report.Verification.Verdict
 	}

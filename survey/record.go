@@ -201,7 +201,7 @@ func moduleStamps(dir string) (string, error) {
 // being built again.
 func (s *survey) buildKey(patch []byte, name string, originals []string) (string, error) {
 	parts := []string{s.o.Digest, s.kernel, digest(patch), name,
-		fmt.Sprint(s.o.Build.Fuzz, s.o.Build.NoReplace)}
+		fmt.Sprint(s.o.Build.Fuzz, s.o.Build.NoReplace), fmt.Sprintf("%q", s.o.Build.AllowLayout)}
 	for _, file := range originals {
 		data, err := os.ReadFile(filepath.Join(s.o.Kernel.Tree.Source, file))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {

@@ -67,9 +67,31 @@ func checkKernel(t *testing.T, path string) {
 	}
 	t.Logf("%d functions with an ftrace entry, %d bytes of BTF", len(sites), len(im.BTF()))
 	checkTypes(t, im)
+	checkExports(t, im, table)
 	checkSites(t, im, table, sites)
 	checkBoundaries(t, im, table)
 	checkSystemMap(t, table, strings.Replace(path, "vmlinuz-", "System.map-", 1))
+}
+
+// checkExports compares the kernel's own table of exports with its symbols.
+func checkExports(t *testing.T, im *Image, table *Symtab) {
+	exports, err := im.Exports(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spaces, wrong := 0, 0
+	for name, x := range exports {
+		if x.Namespace != "" {
+			spaces++
+		}
+		if !slices.ContainsFunc(table.Named(name), func(i int) bool { return table.At(i).Addr == x.Addr }) {
+			wrong++
+		}
+	}
+	t.Logf("%d exports, %d in namespaces, %d at another address than in kallsyms", len(exports), spaces, wrong)
+	if x := exports["klp_enable_patch"]; !x.HasCRC || x.CRC == 0 || len(exports) < 5000 || spaces == 0 || wrong > len(exports)/100 {
+		t.Errorf("%+v among %d exports", x, len(exports))
+	}
 }
 
 // checkTypes looks for a type that every kernel has.

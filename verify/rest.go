@@ -176,10 +176,16 @@ type moduleLayout struct {
 }
 
 // findModuleLayout reads the layout of struct module from the kernel's types, or
-// takes it from a module of this kernel.
-func findModuleLayout(k Kernel) moduleLayout {
+// takes it from what modpost makes, or from a module of this kernel.
+func findModuleLayout(in Inputs) moduleLayout {
+	k := in.Kernel
 	if k.Image != nil {
 		if l, ok := layoutFromTypes(k); ok {
+			return l
+		}
+	}
+	if in.Mod != nil {
+		if l, ok := layoutFromModule(in.Mod, in.ModName); ok {
 			return l
 		}
 	}
@@ -203,7 +209,7 @@ func layoutFromModule(o *elfobj.Object, name string) (moduleLayout, bool) {
 	if s == nil {
 		return moduleLayout{}, false
 	}
-	l := moduleLayout{size: s.Size, source: "module " + name, nameSize: maxObjectName + 1}
+	l := moduleLayout{size: s.Size, source: "as in module " + name, nameSize: maxObjectName + 1}
 	i := bytes.Index(s.Data, append([]byte(name), 0))
 	if i < 0 {
 		return moduleLayout{}, false

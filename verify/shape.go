@@ -43,7 +43,7 @@ func (x *unit) shape(p *elfdiff.Piece) *shape {
 		case elfdiff.IsRuntimeConst(e.Table):
 			s.loadVariable(x, p, e)
 		case strings.HasPrefix(e.Table, ".discard."):
-		case e.Table == "__jump_table" && x.unreachable(e):
+		case e.Table == jumpTable && x.unreachable(e):
 			if off, ok := s.silence(e.At); ok {
 				skip[off] = true
 			}
@@ -98,11 +98,10 @@ func (s *shape) loadVariable(x *unit, p *elfdiff.Piece, e *elfdiff.Entry) {
 // silence makes the instruction of a static branch a nop, and returns the offset
 // of the relocation that goes with it.
 func (s *shape) silence(at uint64) (uint64, bool) {
-	nops := map[byte][]byte{0xeb: {0x66, 0x90}, 0xe9: {0x0f, 0x1f, 0x44, 0x00, 0x00}} // asm/nops.h
 	if at >= uint64(len(s.data)) {
 		return 0, false
 	}
-	nop, ok := nops[s.data[at]]
+	nop, ok := branchNops()[s.data[at]]
 	if ok {
 		copy(s.data[at:], nop)
 	}
@@ -117,9 +116,9 @@ func (x *unit) unreachable(e *elfdiff.Entry) bool {
 	}
 	switch t := e.Refs[2].To; {
 	case t.Kind == elfdiff.Undef:
-		return x.defined[t.Sym.Name] != nil && strings.HasPrefix(t.Sym.Name, "__tracepoint_")
+		return x.defined[t.Sym.Name] != nil && strings.HasPrefix(t.Sym.Name, tracepointPrefix)
 	case t.Kind == elfdiff.InPiece && t.Piece.Sym != nil:
-		return x.twin(t.Piece) != nil && strings.HasPrefix(t.Piece.Sym.Name, "__tracepoint_")
+		return x.twin(t.Piece) != nil && strings.HasPrefix(t.Piece.Sym.Name, tracepointPrefix)
 	}
 	return false
 }

@@ -47,6 +47,10 @@ type Inputs struct {
 	// Init is the object of the init file after objtool: the tables that are
 	// given to the livepatch core and the function that does so.
 	Init *elfobj.Object
+	// Mod is an object that modpost's file for a module called ModName compiles
+	// to: it shows how struct module lies where the kernel has no BTF.
+	Mod     *elfobj.Object
+	ModName string
 }
 
 // ProofName names a proof, stable.
@@ -147,8 +151,11 @@ func New(in Inputs) (*Verifier, error) {
 		if v.exports, err = in.Kernel.Image.Exports(in.Kernel.Symtab); err != nil {
 			return nil, err
 		}
+		if len(v.exports) == 0 {
+			v.exports = nil // not known; Module.symvers is all there is
+		}
 	}
-	v.layout = findModuleLayout(in.Kernel)
+	v.layout = findModuleLayout(in)
 	for _, u := range in.Units {
 		if u.Patched == nil {
 			continue
@@ -228,7 +235,8 @@ func (x *unit) join() error {
 	}
 	index := map[*elfobj.Section]*elfobj.Section{}
 	for i, s := range before {
-		if after[i].Name != s.Name || after[i].Size != s.Size {
+		silenced := s.Name == jumpTable && after[i].Size < s.Size // see Silence
+		if after[i].Name != s.Name || after[i].Size != s.Size && !silenced {
 			return fmt.Errorf("section %d is %s before objtool and %s after it", i, s.Name, after[i].Name)
 		}
 		index[after[i]] = s

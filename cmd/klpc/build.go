@@ -143,7 +143,7 @@ func runBuild(ctx context.Context, a *app, o buildOptions) error {
 	}
 	if err != nil {
 		if r.Readers != nil {
-			fmt.Fprintf(a.err, "klpc: note: %s\n", readersLine(r.Readers))
+			fmt.Fprintf(a.err, "klpc: note: %s\n", indent(readersLine(r.Readers)))
 		}
 		return err
 	}

@@ -88,7 +88,7 @@ func runRestore(ctx context.Context, a *app, o restoreOptions) error {
 	defer unlock()
 	// One that replaces those that were restored before it did so, too, when it
 	// was loaded by hand: AllowDrop.
-	p := ui.NewProgress(a.err, o.progress)
+	p := a.progress(o.progress)
 	defer p.Close()
 	l := kernelLoader{options: livepatch.Options{Wait: c.BootTimeout, AllowDrop: true, Events: transitionEvents(p, false)}}
 	r, err := s.Restore(ctx, on, l, func(name string) { p.Note("restoring " + name) })

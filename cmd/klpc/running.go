@@ -224,16 +224,17 @@ func (a *app) runChange(ctx context.Context, c change) error {
 	}
 	doc := changed{Command: c.command, DryRun: c.options.dryRun, Results: []*livepatch.Result{}}
 	var errs []error
-	for _, arg := range c.args {
+	for i, arg := range c.args {
+		if i > 0 && ctx.Err() != nil {
+			errs = append(errs, fmt.Errorf("interrupted before %s: nothing was done there", strings.Join(c.args[i:], ", ")))
+			break
+		}
 		r, err := c.each(ctx, arg, c.options.livepatch(p))
 		if r != nil {
 			doc.Results = append(doc.Results, r)
 		}
 		if err != nil {
 			errs = append(errs, withBlocking(r, err))
-		}
-		if ctx.Err() != nil {
-			break
 		}
 	}
 	if c.after != nil && !c.options.dryRun {

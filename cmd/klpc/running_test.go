@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -144,6 +146,41 @@ func TestIsFile(t *testing.T) {
 	for arg, want := range map[string]bool{"livepatch-fix.ko": true, "fix.ko.xz": true, "./fix": true, "/x/fix": true, "livepatch_fix": false, "fix": false} {
 		if got := isFile(arg); got != want {
 			t.Errorf("%s: %v, want %v", arg, got, want)
+		}
+	}
+}
+
+// One of several keeps its place among all.
+func TestStatusOfOne(t *testing.T) {
+	state := func() *livepatch.State {
+		s, err := livepatch.Read(fstest.MapFS{
+			"proc/sys/kernel/osrelease":                   {Data: []byte("6.12.1\n")},
+			"proc/modules":                                {Data: []byte("livepatch_b 1 1 - Live 0x0 (OEK)\nlivepatch_a 1 1 - Live 0x0 (OEK)\n")},
+			"sys/kernel/livepatch/livepatch_a/enabled":    {Data: []byte("1\n")},
+			"sys/kernel/livepatch/livepatch_a/transition": {Data: []byte("0\n")},
+			"sys/kernel/livepatch/livepatch_b/enabled":    {Data: []byte("1\n")},
+			"sys/kernel/livepatch/livepatch_b/transition": {Data: []byte("0\n")},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for name, want := range map[string][]string{"b": {"livepatch_b"}, "livepatch-b": {"livepatch_b"}, "": {"livepatch_a", "livepatch_b"}, "old": nil, "c": nil} {
+		s := &status{State: state(), Installed: []installed{{Release: "6.1.0", Patch: store.Patch{Name: "livepatch_old"}}}}
+		s.only(name)
+		var got []string
+		for _, p := range s.Patches {
+			got = append(got, p.Name)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("%q: %s", name, d)
+		}
+		if err := s.missing(name); (err != nil) != (name == "c") {
+			t.Errorf("%q: %v", name, err)
+		}
+		if name == "b" && !strings.Contains(s.text(), "order 2 of 2") {
+			t.Error(s.text())
 		}
 	}
 }

@@ -162,12 +162,12 @@ func (s *status) only(name string) {
 	if name == "" {
 		return
 	}
-	full := name
+	names := livepatch.FullNames(name)
 	if p := s.Find(name); p != nil {
-		full = p.Name
+		names = []string{p.Name}
 	}
-	s.Patches = slices.DeleteFunc(s.Patches, func(p livepatch.Patch) bool { return p.Name != full })
-	s.Installed = slices.DeleteFunc(s.Installed, func(i installed) bool { return livepatch.Canonical(i.Name) != livepatch.Canonical(full) })
+	s.Patches = slices.DeleteFunc(s.Patches, func(p livepatch.Patch) bool { return !slices.Contains(names, p.Name) })
+	s.Installed = slices.DeleteFunc(s.Installed, func(i installed) bool { return !slices.Contains(names, i.Name) })
 }
 
 // missing says that there is no livepatch of that name, loaded or installed.

@@ -92,6 +92,7 @@ Exit codes: 0 done, 1 failed, interrupted, or a patch ended in a verdict that
 	completeFlag(cmd, "fail-on", append(verdictWords(), noVerdict)...)
 	fl.BoolVar(&o.survey.Build.NoReplace, "no-replace", false, "make modules that leave other livepatches loaded")
 	fl.IntVar(&o.survey.Build.Fuzz, "fuzz", 0, "let `N` lines of context differ when a hunk is applied")
+	fl.StringArrayVar(&o.survey.Build.AllowLayout, "allow-layout-change", nil, "accept the changed layout or values of `TYPE` (such as \"struct foo\"), which you have checked; may be repeated")
 	fl.StringVar(&o.launcher, "cc-launcher", "", "put `PROG` (ccache, distcc, ...) before every compile; may have arguments")
 	cacheSizeFlag(cmd, &o.cacheSize)
 	fl.BoolVar(&o.json, "json", false, "print the atlas as one JSON document")

@@ -57,8 +57,10 @@ Exit codes: 0 verified, 1 failed or incomplete, 2 usage.`,
 		ValidArgsFunction: complete("ko"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// "--patch A B" names two patches.
-			if len(args) != 1 && (len(args) == 0 || len(patches) == 0) {
-				return usageError{fmt.Errorf("needs one MODULE.ko, not %d arguments", len(args))}
+			if len(args) == 0 || len(patches) == 0 {
+				if err := exactly(1, "one MODULE.ko")(cmd, args); err != nil {
+					return usageError{err}
+				}
 			}
 			o.verify.Module, o.verify.Build.Patches = args[0], append(patches, args[1:]...)
 			if err := checkKernelFlags(o.kernel); err != nil {
