@@ -118,7 +118,7 @@ func (m *storeMachine) boot(t *testing.T, parameters string, script ...livetest.
 	guest := livetest.Guest{
 		Kernel: livetest.Kernel{BzImage: m.BzImage, FindModule: m.findModule},
 		Files:  map[string]string{"/bin/klpc": m.program}, Disks: []string{m.disk}, Append: parameters,
-		Accel: vm.TCG, Timeout: 15 * time.Minute,
+		Accel: vm.TCG, Timeout: 15 * time.Minute, StepLimit: 5 * time.Minute,
 	}
 	for name, path := range m.modules {
 		guest.Files["/lp/livepatch-"+name+".ko"] = path
