@@ -101,7 +101,8 @@ func TestReportWithoutLists(t *testing.T) {
   "kernel": "6.99.0",
   "name": "livepatch-fix",
   "objects": [],
-  "problems": []
+  "problems": [],
+  "risks": []
 }
 `
 	if d := cmp.Diff(want, b.String()); d != "" {
