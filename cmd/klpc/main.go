@@ -167,16 +167,28 @@ be livepatched. Nothing is written on 1 to 4.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetHelpCommand(newHelp())
-	root.AddCommand(
-		newBuild(a, runBuild), newTest(a, runTest), newVerify(a, runVerify), newSurvey(a, runSurvey),
-		newDiff(a), newInspect(a), newCache(a, runCache),
-		newInstall(a, runInstall), newUninstall(a, runUninstall), newAccept(a, runAccept),
-		newRestore(a, runRestore), newMark(a, runMark),
-		newInstallService(a, runInstallService), newUninstallService(a, runUninstallService),
-		newSign(a, runSign), newMan(a),
-		newLoad(a, runLoad), newUnload(a, runUnload), newDisable(a, runDisable), newEnable(a, runEnable),
-		newReverse(a, runReverse), newForce(a, runForce), newStatus(a, runStatus), newList(a),
-	)
+	for _, g := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"make", "Make and prove livepatches:", []*cobra.Command{
+			newBuild(a, runBuild), newVerify(a, runVerify), newTest(a, runTest), newSurvey(a, runSurvey),
+			newDiff(a), newInspect(a), newSign(a, runSign), newCache(a, runCache)}},
+		{"run", "On the running system:", []*cobra.Command{
+			newLoad(a, runLoad), newUnload(a, runUnload), newDisable(a, runDisable), newEnable(a, runEnable),
+			newReverse(a, runReverse), newForce(a, runForce), newStatus(a, runStatus), newList(a)}},
+		{"store", "Installed livepatches, and those of each boot:", []*cobra.Command{
+			newInstall(a, runInstall), newUninstall(a, runUninstall), newAccept(a, runAccept),
+			newRestore(a, runRestore), newMark(a, runMark),
+			newInstallService(a, runInstallService), newUninstallService(a, runUninstallService)}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.id
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(newMan(a))
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
