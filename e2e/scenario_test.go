@@ -36,6 +36,7 @@ type livepatch struct {
 // scenario is what is built and done for one test.
 type scenario struct {
 	name        string
+	series      string      // the only series of kernels that it is for; empty: all
 	livepatches []livepatch // none: one that is called like the scenario
 	patched     []string    // what the reports must name: "vmlinux m_show,2"
 	sections    []string    // what the modules must hold
@@ -68,7 +69,7 @@ func testLivepatches(t *testing.T, k kernel) {
 		if len(s.livepatches) == 0 {
 			s.livepatches = []livepatch{{name: s.name}}
 		}
-		if pick.MatchString(s.name) {
+		if pick.MatchString(s.name) && (s.series == "" || s.series == k.series) {
 			all = append(all, &built{scenario: s})
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -57,9 +58,6 @@ func (c *check) information() {
 		bad("vermagic %q; the kernel's is %q (%s)", magic, want, source)
 	default:
 		c.count(Accepted, "version string (vermagic) equal to the kernel's", 1)
-	}
-	if d := strings.Join(c.mod.Modinfo("depends"), ","); d != "" {
-		bad("it depends on modules: %s", d)
 	}
 	if c.v.kernel.Config != nil && c.v.kernel.Config("CONFIG_LIVEPATCH") != "y" {
 		c.find(Accepted, "the kernel", "CONFIG_LIVEPATCH is off", "a kernel without it cannot be patched")
@@ -240,6 +238,7 @@ func (c *check) livepatchRelocation(r *reloc) {
 func (c *check) imports() {
 	spaces := c.mod.Modinfo("import_ns")
 	needed := map[string]uint32{}
+	depends := map[string]string{} // modules that export what is imported -> one of the symbols
 	n := 0
 	for _, s := range c.obj.Symbols {
 		if !s.Undefined() || s.Name == "" {
@@ -254,7 +253,7 @@ func (c *check) imports() {
 		}
 		n++
 		if x.Module != VMLinux {
-			c.find(Accepted, s.Name, fmt.Sprintf("module %s exports it, which need not be loaded", x.Module), reportHint)
+			depends[moduleName(x.Module)] = s.Name
 		}
 		if only, isModules := strings.CutPrefix(x.Namespace, "module:"); isModules {
 			c.find(Accepted, s.Name, "the kernel offers it to the modules "+only+" only", reportHint)
@@ -262,15 +261,44 @@ func (c *check) imports() {
 			c.find(Accepted, s.Name, fmt.Sprintf("it is in the namespace %s, which the module does not import", x.Namespace), reportHint)
 		}
 		needed[s.Name] = x.CRC
-		if e, have := c.v.exports[s.Name]; c.v.exports != nil && (!have || e.HasCRC && e.CRC != x.CRC) {
+		if e, have := c.v.exports[s.Name]; x.Module == VMLinux && c.v.exports != nil && (!have || e.HasCRC && e.CRC != x.CRC) {
 			c.find(Accepted, s.Name, "the kernel's image does not export it with the version that Module.symvers has",
 				"Module.symvers and the image are not of one kernel")
 		}
 	}
 	c.count(Accepted, "imported symbols", n)
+	c.dependencies(depends)
 	if c.v.kernel.Config != nil && c.v.kernel.Config("CONFIG_MODVERSIONS") == "y" {
 		c.versions(needed)
 	}
+}
+
+// dependencies compares the modules that the livepatch says it needs with those
+// whose exports it imports: the tools that load modules load these first.
+func (c *check) dependencies(needed map[string]string) {
+	var listed []string
+	for _, list := range c.mod.Modinfo("depends") {
+		for name := range strings.SplitSeq(list, ",") {
+			if name != "" {
+				listed = append(listed, moduleName(name))
+			}
+		}
+	}
+	for _, name := range listed {
+		if needed[name] == "" {
+			c.find(Accepted, "modinfo", fmt.Sprintf("it depends on module %s, of which it imports nothing", name), reportHint)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(needed)) {
+		if !slices.Contains(listed, name) {
+			c.find(Accepted, needed[name], fmt.Sprintf("module %s exports it, which need not be loaded: the livepatch does not depend on it", name), reportHint)
+		}
+	}
+}
+
+// moduleName is the kernel's name of a module, of its path in Module.symvers.
+func moduleName(path string) string {
+	return strings.ReplaceAll(path[strings.LastIndexByte(path, '/')+1:], "-", "_")
 }
 
 // versions compares __versions with what the module imports. An entry is a

@@ -98,7 +98,7 @@ func (c *check) imported(s *elfobj.Symbol) (*kernelPlace, error) {
 	x, ok := c.v.kernel.Exports.Lookup(s.Name)
 	switch {
 	case ok && x.Module != VMLinux:
-		return nil, fmt.Errorf("module %s exports it, which need not be loaded", x.Module)
+		return exportOf(x.Module, s.Name), nil
 	case ok:
 		if e, have := c.v.exports[s.Name]; have {
 			return &kernelPlace{object: VMLinux, off: e.Addr}, nil
@@ -228,16 +228,22 @@ func (c *check) intendedSymbol(u *unit, s *elfobj.Symbol) (*kernelPlace, error) 
 	return &at, nil
 }
 
-// otherModule is a symbol that another module exports, on which the unit's
-// module must depend.
+// exportOf is what the module loader makes of an import from a module.
+func exportOf(module, name string) *kernelPlace {
+	return &kernelPlace{object: "the export " + name + " of " + moduleName(module)}
+}
+
+// otherModule is a symbol that another module exports. If the unit's module
+// depends on that, it is there when the unit's module is; else the livepatch has
+// to depend on it.
 func (c *check) otherModule(u *unit, path, name string) (*kernelPlace, error) {
-	object := strings.ReplaceAll(path[strings.LastIndexByte(path, '/')+1:], "-", "_")
+	object := moduleName(path)
 	depends := false
 	for _, list := range u.module.Module().Modinfo("depends") {
 		depends = depends || slices.Contains(strings.Split(strings.ReplaceAll(list, "-", "_"), ","), object)
 	}
 	if !depends {
-		return nil, fmt.Errorf("module %s exports it, on which %s does not depend", object, u.Object)
+		return exportOf(object, name), nil
 	}
 	at, err := c.v.resolve(object, name, 0)
 	return &at, err
