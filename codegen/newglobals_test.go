@@ -2,6 +2,7 @@ package codegen_test
 
 import (
 	"debug/elf"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -107,4 +108,52 @@ int (*boot)(void) __used __section(".initcall6.init") = at_boot;
 		t.Error(diff)
 	}
 	checkContract(t, parse(t, finalize(t, p)))
+}
+
+// TestNewUnitWarns: what a new unit adds keeps the entries of special sections
+// that describe it, one for each place: without its entry, a warning is a crash.
+func TestNewUnitWarns(t *testing.T) {
+	fresh := parse(t, compile(t, `
+int first(int x) { if (x) WARN(); return work(x); }
+int second(int x) { if (x > 1) WARN(); if (work(x)) WARN(); return x; }
+`))
+	r, err := elfdiff.Compare(&elfobj.Object{Type: elf.ET_REL, Machine: fresh.Machine}, fresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller := units(t, []source{{orig: "int first(int); int f(int x) { return work(x) + 1; }", edits: []string{"+ 1", "+ first(x)"}}})[0]
+	caller.Source = "caller.c"
+	p, err := codegen.Decide([]codegen.Unit{caller, {Source: "fresh.c", Object: codegen.VMLinux, Diff: r}}, kernel(t, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int{"first": 1, "second": 2}
+	if diff := cmp.Diff(want, warnings(t, parse(t, finalize(t, p)))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// warnings counts the UD2s of each function that __bug_table describes, each once.
+func warnings(t *testing.T, o *elfobj.Object) map[string]int {
+	t.Helper()
+	table := o.Section("__bug_table")
+	if table == nil {
+		t.Fatal("there is no __bug_table")
+	}
+	got, seen := map[string]int{}, map[string]bool{}
+	for _, r := range o.Relocs(table) {
+		if r.Off%12 != 0 || r.Sym == nil || r.Sym.Section == nil {
+			continue
+		}
+		code, at := r.Sym.Section, r.Sym.Value+uint64(r.Addend)
+		name, isFunc := strings.CutPrefix(code.Name, ".text.")
+		place := fmt.Sprintf("%s+%#x", code.Name, at)
+		if !isFunc || seen[place] || at+2 > code.Size || code.Data[at] != 0x0f || code.Data[at+1] != 0x0b {
+			t.Errorf("the entry at %#x leads to %s, which is no UD2 of a function or was described before", r.Off, place)
+			continue
+		}
+		seen[place] = true
+		got[name]++
+	}
+	return got
 }
