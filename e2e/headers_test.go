@@ -48,7 +48,7 @@ func TestHeaders(t *testing.T) {
 		most                 int // units to be compiled
 	}{
 		{"header-one-user.patch", "fs/proc/fd.h", fd9, []string{"proc_fd_link", "seq_show", "tid_fd_revalidate"}, 1},
-		{"header-puts-6.12.patch", "include/linux/seq_file.h", "grep -q ^livepatch: /proc/cmdline", []string{"cmdline_proc_show"}, 150},
+		{"header-dozens.patch", "include/linux/fs.h", dotEntry, []string{"proc_readdir_de", "proc_task_readdir"}, 40},
 		{"header-wide.patch", "include/linux/sched.h", idleTasks, []string{"do_task_stat", "proc_pid_status"}, 10},
 	} {
 		t.Run(strings.TrimSuffix(test.patch, ".patch"), func(t *testing.T) {
