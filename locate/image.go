@@ -54,22 +54,28 @@ func (l *Kernel) spread() {
 		return
 	}
 	l.done = true
+	spread(l.view.Pieces, l.addr, l.follow, l.search)
+}
+
+// spread goes from the pieces that are located to all that follow finds from them,
+// and on from what search finds where that ends.
+func spread[T any](pieces []*elfdiff.Piece, located map[*elfdiff.Piece]T, follow func(*elfdiff.Piece) []*elfdiff.Piece, search func() *elfdiff.Piece) {
 	var queue []*elfdiff.Piece
-	for _, p := range l.view.Pieces {
-		if _, ok := l.addr[p]; ok {
+	for _, p := range pieces {
+		if _, ok := located[p]; ok {
 			queue = append(queue, p)
 		}
 	}
 	for {
 		for len(queue) > 0 {
 			p := queue[0]
-			queue = append(queue[1:], l.follow(p)...)
+			queue = append(queue[1:], follow(p)...)
 		}
-		if p := l.search(); p != nil {
-			queue = append(queue, p)
-			continue
+		p := search()
+		if p == nil {
+			return
 		}
-		return
+		queue = append(queue, p)
 	}
 }
 

@@ -53,23 +53,7 @@ func (l *Module) spread() {
 		return
 	}
 	l.done = true
-	var queue []*elfdiff.Piece
-	for _, p := range l.view.Pieces {
-		if _, ok := l.to[p]; ok {
-			queue = append(queue, p)
-		}
-	}
-	for {
-		for len(queue) > 0 {
-			p := queue[0]
-			queue = append(queue[1:], l.follow(p)...)
-		}
-		if p := l.search(); p != nil {
-			queue = append(queue, p)
-			continue
-		}
-		return
-	}
+	spread(l.view.Pieces, l.to, l.follow, l.search)
 }
 
 func (l *Module) follow(p *elfdiff.Piece) []*elfdiff.Piece {

@@ -136,15 +136,24 @@ func (s *Store) Uninstall(release, name string) (*Change, error) {
 	return c, nil
 }
 
-// Accept plans to have a livepatch restored at boot. It ends a hold.
-func (s *Store) Accept(release, name string) (*Change, error) {
+// lookUp finds a livepatch in the manifest of a release.
+func (s *Store) lookUp(release, name string) (*Patch, error) {
 	m, err := s.Read(release)
 	if err != nil {
 		return nil, err
 	}
-	old := m.Find(name)
-	if old == nil {
+	p := m.Find(name)
+	if p == nil {
 		return nil, s.notInstalled(m, name)
+	}
+	return p, nil
+}
+
+// Accept plans to have a livepatch restored at boot. It ends a hold.
+func (s *Store) Accept(release, name string) (*Change, error) {
+	old, err := s.lookUp(release, name)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := s.Module(release, old); err != nil {
 		return nil, fmt.Errorf("%w; install it again", err)
@@ -164,13 +173,9 @@ func (s *Store) Accept(release, name string) (*Change, error) {
 // Refuse plans the opposite of Accept: the livepatch stays installed, and is not
 // restored at boot.
 func (s *Store) Refuse(release, name string) (*Change, error) {
-	m, err := s.Read(release)
+	old, err := s.lookUp(release, name)
 	if err != nil {
 		return nil, err
-	}
-	old := m.Find(name)
-	if old == nil {
-		return nil, s.notInstalled(m, name)
 	}
 	p := *old
 	p.Accepted = false
