@@ -65,6 +65,9 @@ func NewQuery(names []string) *Query {
 	return q
 }
 
+// Mentions tells whether a text mentions any of the names.
+func (q *Query) Mentions(text []byte) bool { return q.Look(text).named }
+
 // Look reads a file. The result can be kept: it is about the file alone.
 func (q *Query) Look(text []byte) Hits {
 	s := &search{Query: q, places: map[int]bool{}, patterns: map[string]bool{}, opened: map[int]bool{}, given: map[given]bool{}}

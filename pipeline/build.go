@@ -303,7 +303,7 @@ func (b *builder) preprocess(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.units = append(b.sel.units, more...)
+	b.units = slices.Concat(b.sel.units, more)
 	if len(b.units) == 0 {
 		if err := b.checkCompiles(ctx); err != nil {
 			return err
@@ -424,7 +424,6 @@ type pair struct {
 	crcs          []elfdiff.Problem
 	mismatch      []string
 	notes         []string
-	missing       atomic.Int32 // sides that are not compiled yet
 
 	types         []typediff.TypeChange
 	typeProblems  []elfdiff.Problem
@@ -433,26 +432,58 @@ type pair struct {
 
 // compile compiles each unit as it is and as patched.
 func (b *builder) compile(ctx context.Context) error {
-	b.step(fmt.Sprintf("compile %s, as it is and as patched", count(len(b.units), "unit")))
-	b.pairs = make([]pair, len(b.units))
-	b.gated = b.typesMayChange()
-	var names []string
+	early := b.pairs // of sampleTypes
+	var left []kbuild.Unit
 	for _, u := range b.units {
+		if pairOf(early, u) == nil {
+			left = append(left, u)
+		}
+	}
+	if len(left) > 0 {
+		b.step(fmt.Sprintf("compile %s, as it is and as patched", count(len(left), "unit")))
+	}
+	b.gated = b.typesMayChange()
+	pairs, err := b.compilePairs(ctx, left)
+	if err != nil {
+		return err
+	}
+	b.pairs = make([]pair, len(b.units))
+	for i, u := range b.units {
+		if p := pairOf(early, u); p != nil {
+			b.pairs[i] = *p
+		} else {
+			b.pairs[i], pairs = pairs[0], pairs[1:]
+		}
+	}
+	return nil
+}
+
+func pairOf(pairs []pair, u kbuild.Unit) *pair {
+	if i := slices.IndexFunc(pairs, func(p pair) bool { return p.unit.Object == u.Object }); i >= 0 {
+		return &pairs[i]
+	}
+	return nil
+}
+
+// compilePairs compiles units and compares the objects of each.
+func (b *builder) compilePairs(ctx context.Context, units []kbuild.Unit) ([]pair, error) {
+	pairs := make([]pair, len(units))
+	missing := make([]atomic.Int32, len(units)) // sides that are not compiled yet
+	var names []string
+	for i, u := range units {
 		names = append(names, u.Source, b.sel.after(u).Source+" (patched)")
+		pairs[i].unit = u
+		missing[i].Store(2)
 	}
 	gate, end := b.gate(compileMemory)
 	defer end()
-	for i := range b.pairs {
-		b.pairs[i].unit = b.units[i]
-		b.pairs[i].missing.Store(2)
-	}
-	return b.each(ctx, names, func(ctx context.Context, i int) error {
+	return pairs, b.each(ctx, names, func(ctx context.Context, i int) error {
 		defer gate.enter()()
-		p, side := &b.pairs[i/2], b.compileOriginal
+		p, side := &pairs[i/2], b.compileOriginal
 		if i%2 == 1 {
 			side = b.compilePatched
 		}
-		if err := side(ctx, p); err != nil || p.missing.Add(-1) > 0 {
+		if err := side(ctx, p); err != nil || missing[i/2].Add(-1) > 0 {
 			return err
 		}
 		return b.comparePair(p)

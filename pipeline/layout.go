@@ -243,23 +243,25 @@ func (b *builder) allows(name string, used map[string]bool) bool {
 }
 
 // versionProblems are the changed versions of exported symbols. If a unit's
-// prototypes are the same, the types that they reach make the difference, and
-// these have been decided about.
+// prototypes are the same, the types that they reach make the difference: those
+// have been decided about, and if one is refused, that is the problem to solve.
 func (b *builder) versionProblems(layouts []ReportLayout) []elfdiff.Problem {
 	var out []elfdiff.Problem
 	for i := range b.pairs {
 		p := &b.pairs[i]
-		settled := len(p.types) > 0
+		known, refused := len(p.types) > 0, false
 		for _, t := range p.types {
 			i := slices.IndexFunc(layouts, func(l ReportLayout) bool { return l.Type == t.Name && l.File == b.treeName(t.File) })
-			settled = settled && i >= 0 && layouts[i].Verdict != LayoutRefused
+			known = known && i >= 0
+			refused = refused || i >= 0 && layouts[i].Verdict == LayoutRefused
 		}
 		for _, c := range p.crcs {
-			if settled && p.samePrototype[c.At.Symbol] {
+			switch {
+			case !known || !p.samePrototype[c.At.Symbol]:
+				out = append(out, c)
+			case !refused:
 				b.report.Notes = append(b.report.Notes, fmt.Sprintf("%s: %s keeps its version in the running kernel, though the types behind its prototype change", p.unit.Source, c.At.Symbol))
-				continue
 			}
-			out = append(out, c)
 		}
 	}
 	return out

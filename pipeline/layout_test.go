@@ -158,12 +158,14 @@ func TestSettledVersions(t *testing.T) {
 		prototype bool
 		types     bool
 		problems  int
+		notes     int
 	}{
-		{"allowed type", LayoutAllowed, true, true, 0},
-		{"harmless type", LayoutHarmless, true, true, 0},
-		{"refused type", LayoutRefused, true, true, 1},
-		{"another prototype", LayoutAllowed, false, true, 1},
-		{"no type is known to change", LayoutAllowed, true, false, 1},
+		{"allowed type", LayoutAllowed, true, true, 0, 1},
+		{"harmless type", LayoutHarmless, true, true, 0, 1},
+		{"refused type, which is the problem", LayoutRefused, true, true, 0, 0},
+		{"refused type and another prototype", LayoutRefused, false, true, 1, 0},
+		{"another prototype", LayoutAllowed, false, true, 1, 0},
+		{"no type is known to change", LayoutAllowed, true, false, 1, 0},
 	} {
 		b := toyBuilder(t, "x.c", "", "", "")
 		p := &b.pairs[0]
@@ -173,7 +175,7 @@ func TestSettledVersions(t *testing.T) {
 		}
 		b.shadow = &kbuild.Shadow{}
 		got := b.versionProblems([]ReportLayout{{Type: "struct s", File: "x.h", Verdict: c.verdict}})
-		if len(got) != c.problems || len(b.report.Notes) != 1-c.problems {
+		if len(got) != c.problems || len(b.report.Notes) != c.notes {
 			t.Errorf("%s: %d problems, notes %q", c.name, len(got), b.report.Notes)
 		}
 	}

@@ -62,6 +62,9 @@ type Readers struct {
 	// Unreachable is how many of these were not compiled, because no code that
 	// they emit uses what changes.
 	Unreachable int `json:"unreachable"`
+	// NotLookedAt is how many units were left alone because a changed type is
+	// refused whatever they hold.
+	NotLookedAt int `json:"not_looked_at,omitempty"`
 	// Functions is how many functions the module changes.
 	Functions int `json:"functions_changed"`
 }
@@ -103,6 +106,15 @@ func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit
 		if f == keep {
 			left, names = append(left, i), append(names, candidates[i].Source)
 		}
+	}
+	sample, refused, err := b.sampleTypes(ctx, candidates, left)
+	if err != nil {
+		return nil, err
+	}
+	if refused {
+		r.DroppedByText = len(candidates) - len(left)
+		r.NotLookedAt = len(left) - len(sample)
+		return sample, nil
 	}
 	b.step(fmt.Sprintf("preprocess %s that may see the change", count(len(left), "unit")))
 	gate, end := b.gate(preprocessMemory)

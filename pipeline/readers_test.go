@@ -47,7 +47,9 @@ static inline int thrice(int x)
 `
 
 // headerTree makes a built tree of these units, with real .cmd files.
-func headerTree(t *testing.T) *kbuild.Tree {
+func headerTree(t *testing.T) *kbuild.Tree { return treeOf(t, headerUnits) }
+
+func treeOf(t *testing.T, units map[string]string) *kbuild.Tree {
 	t.Helper()
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -57,7 +59,7 @@ func headerTree(t *testing.T) *kbuild.Tree {
 		"Kbuild": "", "scripts/Kbuild.include": "", "init/main.c": "", ".config": "CONFIG_X86_64=y\nCONFIG_MODULES=y\nCONFIG_LIVEPATCH=y\n",
 		"include/config/kernel.release": "6.99.0-toy\n", "include/linux/t.h": headerText,
 	}
-	for source, text := range headerUnits {
+	for source, text := range units {
 		files[source] = text
 		object := strings.TrimSuffix(source, ".c") + ".o"
 		dep := ""
@@ -140,6 +142,48 @@ func TestSieves(t *testing.T) {
 			}
 			if d := cmp.Diff(&test.want, b.report.Readers); d != "" {
 				t.Error(d)
+			}
+		})
+	}
+}
+
+// TestSampleTypes: where many units read a changed type, two of them that use it
+// are enough to refuse it.
+func TestSampleTypes(t *testing.T) {
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skip("needs gcc")
+	}
+	units := map[string]string{"a/first.c": "#include <linux/t.h>\nint first;\n"}
+	for i := range manyUnits {
+		units[fmt.Sprintf("a/user%02d.c", i)] = fmt.Sprintf("#include <linux/t.h>\nint f%d(struct pair *p) { return p->b; }\n", i)
+	}
+	k := &Kernel{Tree: treeOf(t, units)}
+	for _, test := range []struct {
+		name, old, now, allow string
+		kept, notLookedAt     int
+	}{
+		{name: "refused", old: "int a, b;", now: "int b, a;", kept: 2, notLookedAt: manyUnits - 2},
+		{name: "allowed", old: "int a, b;", now: "int b, a;", allow: "struct pair", kept: manyUnits},
+		{name: "code stays the same", old: "int a, b;", now: "int a, b, c;", kept: manyUnits},
+		{name: "no type changes", old: "return 2 * x", now: "return 3 * x"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := sieving(t, k, "include/linux/t.h", test.old, test.now)
+			b.o.AllowLayout = []string{test.allow}
+			if err := b.preprocess(t.Context()); err != nil && !errors.Is(err, ErrNothing) {
+				t.Fatal(err)
+			}
+			if len(b.units) != test.kept || b.report.Readers.NotLookedAt != test.notLookedAt {
+				t.Errorf("%d units kept and %d not looked at, want %d and %d", len(b.units), b.report.Readers.NotLookedAt, test.kept, test.notLookedAt)
+			}
+			if test.notLookedAt == 0 {
+				return
+			}
+			if err := b.compile(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if len(b.pairs) != test.kept || len(b.judgeLayout()) != 1 {
+				t.Errorf("%d pairs with problems %v, want %d and struct pair", len(b.pairs), b.judgeLayout(), test.kept)
 			}
 		})
 	}

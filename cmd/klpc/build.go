@@ -285,6 +285,10 @@ func readersLine(r *pipeline.Readers) string {
 	if r.Functions == 1 {
 		functions = "function"
 	}
+	if r.NotLookedAt > 0 {
+		return fmt.Sprintf("%s: %d %s %s; %d that may see the change were not looked at, because a type is refused whatever they hold\n(%d dropped by their text alone)",
+			strings.Join(r.Files, ", "), r.Read, units, it, r.NotLookedAt, r.DroppedByText)
+	}
 	return fmt.Sprintf("%s: %d %s %s, %d %s differently, %d %s changed\n(%d dropped by their text alone, %d because no code they emit uses the change)",
 		strings.Join(r.Files, ", "), r.Read, units, it, r.Preprocessed, differently, r.Functions, functions, r.DroppedByText, r.Unreachable)
 }
