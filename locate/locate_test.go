@@ -18,13 +18,24 @@ var flags = strings.Fields("-O2 -std=gnu11 -mcmodel=kernel -fno-pic -fno-pie -pg
 	" -fno-stack-protector -fcf-protection=none -mno-sse -mno-red-zone -falign-functions=16 -fno-strict-aliasing -fno-toplevel-reorder")
 
 // source is a file of the kernel. Beside code it has a jump table, a table of
-// places in strings, a cold part, and two variables.
+// places in strings, a cold part, an out-of-line part as static_cpu_has makes it,
+// and two variables.
 const source = `
 int work(int), other(int);
 void say(const char *);
 __attribute__((cold)) void fail(int);
 extern const int odd[4];
 static int counter = 3, second = 4;
+extern unsigned char features;
+static inline __attribute__((always_inline)) int has(void)
+{
+	asm goto("jmp 6f\n"
+		".pushsection .altinstr_aux,\"ax\"\n"
+		"6: testb $1, features(%%rip)\n jnz %l[yes]\n jmp %l[no]\n"
+		".popsection" : : : : yes, no);
+yes:	return 1;
+no:	return 0;
+}
 static __attribute__((noinline)) int helper(int x) { return work(x) + counter++; }
 int f(int x)
 {
@@ -38,6 +49,8 @@ int f(int x)
 	}
 	if (__builtin_expect(x > 100, 0)) { fail(x); return odd[2]; }
 	say("hello");
+	if (has())
+		return second;
 	return helper(x) + second++ + (x > 20 ? 7 : work(2));
 }
 int g(int x) { return helper(x); }
@@ -50,6 +63,7 @@ int other(int x) { return x + 1; }
 void say(const char *s) { (void)*(volatile char *)s; }
 __attribute__((cold)) void fail(int x) { (void)x; }
 const int odd[4] = { 1, 3, 5, 7 };
+unsigned char features = 1;
 void __attribute__((no_instrument_function)) __fentry__(void) { }
 `
 
@@ -128,6 +142,8 @@ var cases = []struct{ name, old, new, want string }{
 	{"a jump table's entries", "case 4: return work(15) + 3;", "case 6: return work(15) + 3; case 4: return odd[0];", "f differs from the rebuilt code"},
 	{"a variable", "second++", "counter++", "to another place"},
 	{"a place in a variable of another file", "odd[2]", "odd[3]", "to another place"},
+	{"the out-of-line part", "testb $1", "testb $2", "differs from the rebuilt code"},
+	{"where the out-of-line part leads", "jnz %l[yes]\\n jmp %l[no]", "jnz %l[no]\\n jmp %l[yes]", "differs from the rebuilt code"},
 	{"the cold part", "fail(x); return", "fail(x + 1); return", "f.cold differs from the rebuilt code"},
 }
 

@@ -228,6 +228,8 @@ func (c *moduleCheck) piece(q, k *elfdiff.Piece, other func() error, bad func(wh
 	switch {
 	case q.Sym == nil && k.Sym == nil && !q.Func && !k.Func:
 		return c.content(q, k, bad)
+	case q.Sym == nil && k.Sym == nil && q.Func && k.Func: // an out-of-line part
+		return c.function(q, k)
 	case q.Sym == nil || k.Sym == nil:
 		return other()
 	case !slices.ContainsFunc(q.Names, func(n *elfobj.Symbol) bool { return c.sharing(k, n.Name) != nil }):
