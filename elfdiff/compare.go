@@ -12,8 +12,17 @@ import (
 	"github.com/klpc/klpc/elfobj"
 )
 
+// Source is what the source of a unit says and its objects do not show.
+type Source struct {
+	// Inline are the functions that are declared inline. The kernel's "inline"
+	// implies notrace (include/linux/compiler_types.h), so one that the compiler
+	// has not inlined has no ftrace entry.
+	Inline []string
+}
+
 type comparison struct {
 	orig, patched *View
+	source        Source
 	problems      []Problem
 	travels       map[*Piece]bool // changed constants whose copy goes along
 	assumed       map[compared]bool
@@ -27,6 +36,11 @@ type comparison struct {
 // object as patched. The error is about unreadable input only; what speaks
 // against a livepatch is in Result.Problems.
 func Compare(orig, patched *elfobj.Object) (*Result, error) {
+	return CompareKnowing(orig, patched, Source{})
+}
+
+// CompareKnowing is Compare with what the source says.
+func CompareKnowing(orig, patched *elfobj.Object, s Source) (*Result, error) {
 	if orig.Machine != patched.Machine {
 		return nil, fmt.Errorf("the objects are for different machines: %v and %v", orig.Machine, patched.Machine)
 	}
@@ -35,12 +49,11 @@ func Compare(orig, patched *elfobj.Object) (*Result, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
-	return CompareViews(o, p), nil
+	return compareViews(o, p, s), nil
 }
 
-// CompareViews is Compare for views that exist already.
-func CompareViews(o, p *View) *Result {
-	c := &comparison{orig: o, patched: p, travels: map[*Piece]bool{}, assumed: map[compared]bool{}, wrapped: map[*Piece]bool{}}
+func compareViews(o, p *View, s Source) *Result {
+	c := &comparison{orig: o, patched: p, source: s, travels: map[*Piece]bool{}, assumed: map[compared]bool{}, wrapped: map[*Piece]bool{}}
 	c.problems = slices.Clone(p.problems)
 	for _, x := range o.problems {
 		if !slices.Contains(c.problems, x) {

@@ -7,6 +7,7 @@ package elfdiff
 
 import (
 	"cmp"
+	"debug/elf"
 	"fmt"
 	"slices"
 	"strings"
@@ -148,18 +149,18 @@ func (c *comparison) liftParts(r *Result) {
 	}
 }
 
-// liftBodies makes a change in the body of a system call that GCC has not
-// inlined a change of its callers: the macro SYSCALL_DEFINE makes the body
-// "inline", which in the kernel implies notrace, and puts wrappers around it
-// that ftrace can take over. What is patched is the nearest of these.
+// liftBodies makes a change of a function that is inline, but was not inlined, a
+// change of its callers: in the kernel "inline" implies notrace, so ftrace cannot
+// take it over. What is patched are the nearest callers that it can. The body of a
+// system call is such a function, with wrappers around it (SYSCALL_DEFINE).
 func (c *comparison) liftBodies(r *Result) {
 	for again := true; again; {
 		again = false
 		for _, f := range r.Functions {
-			if f.Kind != IsChanged || f.Orig.Traceable() || !isSyscallBody(f.Orig.Sym.Name) || c.wrapped[f.Patched] {
+			if f.Kind != IsChanged || f.Orig.Traceable() || !c.isInline(f.Orig) || c.wrapped[f.Patched] {
 				continue
 			}
-			callers, ok := c.onlyCallers(f.Patched)
+			callers, ok := c.onlyCallers(f.Patched, nil)
 			if !ok {
 				continue
 			}
@@ -171,6 +172,13 @@ func (c *comparison) liftBodies(r *Result) {
 	}
 }
 
+// isInline tells whether the source declares a function inline. Its callers are
+// all in the unit.
+func (c *comparison) isInline(p *Piece) bool {
+	name, _, _ := strings.Cut(p.Sym.Name, ".")
+	return isSyscallBody(name) || p.Sym.Bind == elf.STB_LOCAL && slices.Contains(c.source.Inline, name)
+}
+
 // isSyscallBody tells whether a function is what SYSCALL_DEFINE makes of a
 // system call's own text. Source: include/linux/syscalls.h and
 // arch/x86/include/asm/syscall_wrapper.h.
@@ -179,8 +187,10 @@ func isSyscallBody(name string) bool {
 }
 
 // onlyCallers returns the functions that call a patched function; ok is false
-// if it may be reached in another way, or not through these.
-func (c *comparison) onlyCallers(q *Piece) (callers []*Piece, ok bool) {
+// if it may be reached in another way, or not through functions that can be
+// patched. below are functions that it calls in turn, of which the same is asked.
+func (c *comparison) onlyCallers(q *Piece, below []*Piece) (callers []*Piece, ok bool) {
+	below = append(slices.Clone(below), q)
 	for _, p := range c.patched.Pieces {
 		if p == q || p.Parent == q {
 			continue
@@ -196,8 +206,13 @@ func (c *comparison) onlyCallers(q *Piece) (callers []*Piece, ok bool) {
 			continue
 		}
 		k := cmp.Or(p.Parent, p)
-		if !direct || !k.Func || k.Init || k.Twin == nil || !k.Twin.Traceable() && !isSyscallBody(k.Sym.Name) {
+		if !direct || !k.Func || k.Init || k.Twin == nil {
 			return nil, false
+		}
+		if !k.Twin.Traceable() && !slices.Contains(below, k) {
+			if _, ok := c.onlyCallers(k, below); !ok || !c.isInline(k.Twin) {
+				return nil, false
+			}
 		}
 		if !slices.Contains(callers, k) {
 			callers = append(callers, k)

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/klpc/klpc/codegen"
+	"github.com/klpc/klpc/cpptext"
 	"github.com/klpc/klpc/diff"
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/elfobj"
@@ -486,7 +487,7 @@ func (b *builder) compilePairs(ctx context.Context, units []kbuild.Unit) ([]pair
 		if err := side(ctx, p); err != nil || missing[i/2].Add(-1) > 0 {
 			return err
 		}
-		return b.comparePair(p)
+		return b.comparePair(ctx, p)
 	})
 }
 
@@ -561,13 +562,13 @@ func (b *builder) compare(ctx context.Context) error {
 
 // comparePair compares a unit's objects as soon as both are there: where hundreds
 // of units are compiled, only the objects that change stay in memory.
-func (b *builder) comparePair(p *pair) error {
+func (b *builder) comparePair(ctx context.Context, p *pair) error {
 	if p.orig == nil {
 		p.orig = emptyObject(p.patched)
 		p.notes = initcallNotes(p)
 	}
 	var err error
-	if p.diff, err = elfdiff.Compare(p.orig, p.patched); err != nil {
+	if p.diff, err = b.diff(ctx, p); err != nil {
 		return fmt.Errorf("%s: %w", p.unit.Source, err)
 	}
 	if p.diff.Verdict == elfdiff.Unchanged {
@@ -576,6 +577,20 @@ func (b *builder) comparePair(p *pair) error {
 	}
 	b.compareTypes(p)
 	return nil
+}
+
+// diff compares a unit's objects. Only if a function without an ftrace entry has
+// changed is the source asked which of them are inline.
+func (b *builder) diff(ctx context.Context, p *pair) (*elfdiff.Result, error) {
+	r, err := elfdiff.Compare(p.orig, p.patched)
+	if err != nil || b.sel.fresh[p.unit.Object] || !slices.ContainsFunc(r.Problems, func(x elfdiff.Problem) bool { return x.Kind == elfdiff.NoFtraceEntry }) {
+		return r, err
+	}
+	text, err := b.cache.text(ctx, b.originalText(p.unit))
+	if err != nil {
+		return nil, err
+	}
+	return elfdiff.CompareKnowing(p.orig, p.patched, elfdiff.Source{Inline: cpptext.DeclaredInline(text, r.Orig.Untraced())})
 }
 
 // withoutPins compiles the patched text as the author wrote it, after it

@@ -300,9 +300,14 @@ func (s *textSieve) sees(u kbuild.Unit, files []uint32) bool {
 	return s.query.Sees(append(hits, s.query.Look([]byte(strings.Join(u.Args, " ")))))
 }
 
+// originalText is the job that preprocesses a unit as it is.
+func (b *builder) originalText(u kbuild.Unit) kbuild.CompileJob {
+	return kbuild.CompileJob{Unit: u, Out: b.tempName(u, "i"), Extra: []string{"-P"}}
+}
+
 // byPreprocessing is the second and the third sieve.
 func (b *builder) byPreprocessing(ctx context.Context, u kbuild.Unit) (fate, error) {
-	job := kbuild.CompileJob{Unit: u, Out: b.tempName(u, "i"), Extra: []string{"-P"}}
+	job := b.originalText(u)
 	orig, err := b.cache.text(ctx, job)
 	if err != nil {
 		return keep, err
