@@ -35,22 +35,19 @@ type Risk struct {
 // Find compares the functions of a source before and after a patch. Lines are
 // those of the patched text, for removed calls those of the original.
 func Find(file string, old, now []byte) []Risk {
-	before := bodies(old)
-	byName := map[string]*body{}
-	for _, f := range before {
-		byName[f.name] = f
-	}
 	var out []Risk
-	for _, f := range bodies(now) {
-		was := byName[f.name]
-		if was == nil {
-			was = &body{name: f.name, fresh: true}
+	after := bodies(now)
+	for i, was := range originals(bodies(old), after) {
+		f := after[i]
+		fresh := was == nil
+		if fresh {
+			was = &body{}
 		}
 		if was.sameText(f) {
 			continue
 		}
 		d := compareCalls(was.calls, f.calls)
-		if !was.fresh {
+		if !fresh {
 			out = append(out, changed(Locking, file, f, d, isLocking, lockOrder(file, was, f, d))...)
 			out = append(out, changed(Lifetime, file, f, d, isLifetime, nil)...)
 		}
@@ -59,12 +56,39 @@ func Find(file string, old, now []byte) []Risk {
 	return out
 }
 
+// originals gives for each function the one that it was before, or nil for a new
+// one. A text may define a name more than once, under #if and #else: functions
+// whose text is the same belong together, in place if they can; the rest of a name
+// do in order.
+func originals(before, after []*body) []*body {
+	was := make([]*body, len(after))
+	left := map[string][]*body{} // by name
+	for _, o := range before {
+		left[o.name] = append(left[o.name], o)
+	}
+	pass := func(belongs func(o, f *body) bool) {
+		for i, f := range after {
+			if was[i] != nil {
+				continue
+			}
+			if k := slices.IndexFunc(left[f.name], func(o *body) bool { return belongs(o, f) }); k >= 0 {
+				was[i] = left[f.name][k]
+				left[f.name] = slices.Delete(left[f.name], k, k+1)
+			}
+		}
+	}
+	pass(func(o, f *body) bool { return o.nth == f.nth && o.sameText(f) })
+	pass((*body).sameText)
+	pass(func(*body, *body) bool { return true })
+	return was
+}
+
 // body is one function's text.
 type body struct {
 	name  string
+	nth   int // among those of its name
 	toks  []diff.Token
 	calls []call
-	fresh bool // stands for a function that was not there before
 }
 
 func (b *body) sameText(c *body) bool {
@@ -84,6 +108,7 @@ func (c call) text() string { return c.name + "(" + c.args + ")" }
 func bodies(text []byte) []*body {
 	toks := diff.Tokens(text)
 	var out []*body
+	seen := map[string]int{}
 	i := 0
 	for _, f := range diff.Functions(text) {
 		for i < len(toks) && toks[i].Line < f.First {
@@ -97,7 +122,8 @@ func bodies(text []byte) []*body {
 		for len(part) > 0 && part[0].Text != "{" {
 			part = part[1:]
 		}
-		b := &body{name: f.Name, toks: part}
+		b := &body{name: f.Name, nth: seen[f.Name], toks: part}
+		seen[f.Name]++
 		b.findCalls()
 		out = append(out, b)
 	}

@@ -88,3 +88,48 @@ func TestNewFunction(t *testing.T) {
 		t.Errorf("a new function's locks are no change of rules (-want +got):\n%s", d)
 	}
 }
+
+// twice defines f under #ifdef and again under #else, with h, which is edited,
+// before them.
+func twice(h, first, second string) []byte {
+	return []byte("static inline int h(void)\n{\n\t" + h + "\n}\n#ifdef CONFIG_OWNER\nstatic inline void f(struct sock *sk)\n{\n\t" + first +
+		"\n}\n#else\nstatic inline void f(struct sock *sk)\n{\n\t" + second + "\n}\n#endif\n")
+}
+
+// The definitions of a function that a header has twice are compared with their
+// own originals.
+func TestDefinedTwice(t *testing.T) {
+	const put, lock = "module_put(sk->owner);", "mutex_lock(&sk->lock);"
+	for _, c := range []struct {
+		name     string
+		old, now []byte
+		want     []string // FUNCTION: KIND: beginning of the detail
+	}{
+		{"neither is touched", twice("return 0;", put, ""), twice("return 1;", put, ""), nil},
+		{"neither is touched, the first is empty", twice("return 0;", "", put), twice("return 1;", "", put), nil},
+		{"the first changes", twice("return 0;", put, lock), twice("return 0;", put+" fput(sk->file);", lock),
+			[]string{"f: lifetime-changed: fput(sk->file) is added (x.h:8): "}},
+		{"the second changes", twice("return 0;", put, lock), twice("return 0;", put, "sock_put(sk);"),
+			[]string{"f: locking-changed: mutex_lock(&sk->lock) is removed (x.h:13 before the patch): ", "f: lifetime-changed: sock_put(sk) is added (x.h:13): "}},
+		{"the second becomes what the first is", twice("return 0;", put, ""), twice("return 0;", put, put),
+			[]string{"f: lifetime-changed: module_put(sk->owner) is added (x.h:13): "}},
+		{"the first becomes what the second is", twice("return 0;", "", put), twice("return 0;", put, put),
+			[]string{"f: lifetime-changed: module_put(sk->owner) is added (x.h:8): "}},
+		{"both change", twice("return 0;", put, lock), twice("return 0;", put+" fput(sk->file);", lock+" mutex_unlock(&sk->lock);"),
+			[]string{"f: lifetime-changed: fput(sk->file) is added (x.h:8): ", "f: locking-changed: mutex_unlock(&sk->lock) is added (x.h:13): "}},
+		{"a third one is new", twice("return 0;", put, lock), append(twice("return 0;", put, lock), "static inline void f(int n)\n{\n\tkfree(n);\n}\n"...), nil},
+		{"the second goes", twice("return 0;", put, lock), []byte("static inline void f(struct sock *sk)\n{\n\t" + put + "\n}\n"), nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := risk.Find("x.h", c.old, c.now)
+			if len(got) != len(c.want) {
+				t.Fatalf("got %d risks, want %d: %+v", len(got), len(c.want), got)
+			}
+			for i, r := range got {
+				if s := r.Function + ": " + string(r.Kind) + ": " + r.Detail; !strings.HasPrefix(s, c.want[i]) {
+					t.Errorf("got  %s\nwant %s", s, c.want[i])
+				}
+			}
+		})
+	}
+}
