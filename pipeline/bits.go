@@ -177,8 +177,18 @@ func (b *builder) textsOf(source string) [][]byte {
 			own = own || f.path == source
 		}
 	}
-	if text, err := os.ReadFile(filepath.Join(b.kernel.Tree.Source, source)); err == nil && !own {
-		out = append(out, text)
+	if !own {
+		out = append(out, b.original(source))
 	}
 	return out
+}
+
+// original is the text of a source without the patch; nil if the source tree does
+// not have the file: it is new, or generated.
+func (b *builder) original(source string) []byte {
+	text, err := os.ReadFile(filepath.Join(b.kernel.Tree.Source, source))
+	if err != nil {
+		return nil
+	}
+	return text
 }

@@ -674,7 +674,7 @@ func (b *builder) plan(ctx context.Context) error {
 	plan.Problems = append(plan.Problems, b.problems...)
 	elfdiff.SortProblems(plan.Problems)
 	b.findRisks()
-	b.report.fill(plan, b.files)
+	b.report.fill(plan, b.files, b.original)
 	switch {
 	case len(plan.Problems) > 0:
 		return ErrUnpatchable

@@ -1,8 +1,6 @@
 package pipeline
 
 import (
-	"strings"
-
 	"github.com/klpc/klpc/codegen"
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/risk"
@@ -52,24 +50,15 @@ type ReportCallback struct {
 	Function string `json:"function"`
 }
 
-// fill takes over the plan.
-func (r *Report) fill(plan *codegen.Plan, files []touched) {
-	edited := func(source string) []string {
-		var names []string
-		for _, f := range files {
-			// Only headers and the file itself can be inlined.
-			if f.content != nil && (f.path == source || !strings.HasSuffix(f.path, ".c")) {
-				names = append(names, editedFunctions(*f.content, f.edits)...)
-			}
-		}
-		return names
-	}
+// fill takes over the plan. original reads a source that the patch does not touch.
+func (r *Report) fill(plan *codegen.Plan, files []touched, original func(source string) []byte) {
+	reasons := newReasons(files, original)
 	r.Objects = []ReportObject{}
 	for _, o := range plan.Objects {
 		out := ReportObject{Name: o.Name, Functions: []ReportFunction{}}
 		for _, f := range o.Funcs {
 			out.Functions = append(out.Functions, ReportFunction{Name: f.Name, Sympos: f.Sympos, Change: elfdiff.IsChanged,
-				Why: why(f.Name, edited(f.Source)), Source: f.Source, Reasons: f.Reasons})
+				Why: reasons.why(f.Source, f.Name), Source: f.Source, Reasons: f.Reasons})
 		}
 		for _, f := range o.New {
 			out.Functions = append(out.Functions, ReportFunction{Name: f.Name, Change: elfdiff.IsNew, Why: New, Source: f.Source})

@@ -7,7 +7,6 @@ package pipeline
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -164,10 +163,7 @@ func (l *loops) text(source string) *threadText {
 	}
 	t := &threadText{threads: map[string]int{}}
 	l.texts[source] = t
-	src, err := os.ReadFile(filepath.Join(l.b.kernel.Tree.Source, source))
-	if err != nil {
-		return t // a new or generated source
-	}
+	src := l.b.original(source)
 	t.toks, t.funcs = diff.Tokens(src), diff.Functions(src)
 	starts := regexp.MustCompile(`^(?:kthread_(?:run|create)[a-z_]*|kernel_thread|user_mode_thread)$`)
 	for i, tok := range t.toks {
