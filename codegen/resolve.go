@@ -11,12 +11,12 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/internal/modname"
 	"github.com/klpc/klpc/target"
 )
 
@@ -441,7 +441,7 @@ func (u *unitPlan) foreign(s *elfobj.Symbol) (dest, error) {
 // is there, the modules that it depends on are there too. If it does not depend
 // on that one, the livepatch does, as the patched module would have.
 func (u *unitPlan) fromModule(name string, x target.Export) (dest, error) {
-	exporter := ModuleName(x.Module)
+	exporter := modname.OfPath(x.Module)
 	if slices.Contains(u.dependencies(), exporter) {
 		return klp(u.Object, exporter, name, 0)
 	}
@@ -464,7 +464,7 @@ func (u *unitPlan) dependencies() []string {
 	var out []string
 	for _, list := range u.module.Module().Modinfo("depends") {
 		for _, name := range strings.Split(list, ",") {
-			out = append(out, ModuleName(name))
+			out = append(out, modname.Canonical(name))
 		}
 	}
 	return out
@@ -477,12 +477,6 @@ func (u *unitPlan) moduleSymbol(s *elfobj.Symbol) (dest, error) {
 		return dest{}, u.ambiguous(s.Name)
 	}
 	return klp(u.Object, u.Object, s.Name, pos)
-}
-
-// ModuleName is the name that the kernel knows a module by, from its path in
-// Module.symvers or from a file name.
-func ModuleName(file string) string {
-	return strings.ReplaceAll(path.Base(file), "-", "_")
 }
 
 // global finds the kernel's global symbol of a name. Static functions of other

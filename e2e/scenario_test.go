@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/internal/modname"
 	"github.com/klpc/klpc/internal/vm"
 	"github.com/klpc/klpc/livetest"
 	"github.com/klpc/klpc/pipeline"
@@ -59,7 +60,7 @@ type built struct {
 
 // module is the name that the kernel gives to a livepatch.
 func module(livepatch string) string {
-	return "livepatch_" + strings.ReplaceAll(livepatch, "-", "_")
+	return "livepatch_" + modname.Canonical(livepatch)
 }
 
 func testLivepatches(t *testing.T, k kernel) {

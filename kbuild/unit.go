@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"github.com/klpc/klpc/internal/modname"
 )
 
 // Unit is one translation unit: one source file, compiled by one command into
@@ -258,7 +260,7 @@ func modulesOf(args []string) (modules []string, modfile string) {
 		}
 	}
 	if module && name != "" {
-		modules = strings.Split(strings.ReplaceAll(name, "-", "_"), ":")
+		modules = strings.Split(modname.Canonical(name), ":")
 	}
 	return modules, modfile
 }

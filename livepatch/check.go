@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/klpc/klpc/inspect"
+	"github.com/klpc/klpc/internal/modname"
 	"github.com/klpc/klpc/target"
 )
 
@@ -287,7 +288,7 @@ func (c *checker) dropped() []string {
 // module says that the name is unique, which the kernel shows as 1.
 func (m *Module) patches(object string, f Function) bool {
 	for _, o := range m.Objects {
-		if Canonical(o.Name) != object {
+		if modname.Canonical(o.Name) != object {
 			continue
 		}
 		for _, g := range o.Functions {
@@ -404,7 +405,7 @@ func (c *checker) kprobes() {
 // give no positions, so that it may be another function of that name.
 func (m *Module) names(object, function string) bool {
 	for _, o := range m.Objects {
-		if Canonical(o.Name) == object && slices.ContainsFunc(o.Functions, func(f inspect.Function) bool { return f.Name == function }) {
+		if modname.Canonical(o.Name) == object && slices.ContainsFunc(o.Functions, func(f inspect.Function) bool { return f.Name == function }) {
 			return true
 		}
 	}

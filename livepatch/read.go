@@ -24,10 +24,6 @@ const (
 	procRelease  = "proc/sys/kernel/osrelease"
 )
 
-// Canonical is a module's name as the kernel spells it: '-' and '_' are equal
-// on command lines and in file names.
-func Canonical(name string) string { return strings.ReplaceAll(name, "-", "_") }
-
 // Read reads the state of the running kernel from the root of its file system,
 // such as os.DirFS("/"). It fails only if there is no kernel to read from.
 func Read(root fs.FS) (*State, error) {

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/klpc/klpc/internal/modname"
 )
 
 // Options say how transitions are followed.
@@ -104,7 +106,7 @@ func Failure(name string, err error) *Result {
 
 func newResult(name string) *Result {
 	return &Result{
-		Name: Canonical(name), Outcome: Failed, State: NotLoaded,
+		Name: modname.Canonical(name), Outcome: Failed, State: NotLoaded,
 		Checks: []Finding{}, Steps: []Step{}, Replaced: []string{}, Blocking: []Task{},
 	}
 }
@@ -315,7 +317,7 @@ func (s *session) others(name string) string {
 		return err.Error()
 	}
 	p := state.InTransition()
-	if p == nil || p.Name == Canonical(name) {
+	if p == nil || p.Name == modname.Canonical(name) {
 		return "it has ended just now, try again"
 	}
 	return fmt.Sprintf("that of %s (%s); klpc status says what it waits for", p.Name, p.Phase)

@@ -3,6 +3,8 @@ package livepatch
 import (
 	"slices"
 	"strings"
+
+	"github.com/klpc/klpc/internal/modname"
 )
 
 // State is what the running kernel says of its livepatches. It is immutable.
@@ -112,7 +114,7 @@ const vmlinux = "vmlinux"
 // FullNames are the names of modules that a user may mean: as it is said, or
 // without "livepatch_" in front, or that of the file; '-' and '_' are equal.
 func FullNames(name string) []string {
-	name = Canonical(strings.TrimSuffix(name, ".ko"))
+	name = modname.Canonical(strings.TrimSuffix(name, ".ko"))
 	return []string{name, namePrefix + name}
 }
 
@@ -144,7 +146,7 @@ func (s *State) InTransition() *Patch {
 func (s *State) HasModule(name string) bool { return s.module(name) != nil }
 
 func (s *State) module(name string) *module {
-	i := slices.IndexFunc(s.modules, func(m module) bool { return m.name == Canonical(name) })
+	i := slices.IndexFunc(s.modules, func(m module) bool { return m.name == modname.Canonical(name) })
 	if i < 0 {
 		return nil
 	}

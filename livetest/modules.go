@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/internal/modname"
 	"github.com/klpc/klpc/target"
 )
 
@@ -33,9 +34,6 @@ func checkModuleName(name string) error {
 	}
 	return nil
 }
-
-// canonical is a module's name as the kernel spells it: modprobe takes '-' for '_'.
-func canonical(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // moduleSuffixes are the file names of modules, the uncompressed one first.
 var moduleSuffixes = []string{".ko", ".ko.xz", ".ko.zst", ".ko.gz"}
@@ -69,7 +67,7 @@ func FindModuleIn(dir string) (func(name string) (path string, ok bool), error) 
 			if !ok {
 				continue
 			}
-			name := canonical(base)
+			name := modname.Canonical(base)
 			if old, twice := files[name]; !twice || rank < old.rank {
 				files[name] = found{path, rank}
 			}
@@ -80,7 +78,7 @@ func FindModuleIn(dir string) (func(name string) (path string, ok bool), error) 
 		return nil, fmt.Errorf("look for modules: %w", err)
 	}
 	return func(name string) (string, bool) {
-		f, ok := files[canonical(name)]
+		f, ok := files[modname.Canonical(name)]
 		return f.path, ok
 	}, nil
 }
@@ -124,7 +122,7 @@ func parseModule(data []byte) (*module, error) {
 		key, value, _ := strings.Cut(string(entry), "=")
 		switch key {
 		case "name":
-			m.name = canonical(value)
+			m.name = modname.Canonical(value)
 		case "depends":
 			m.depends = strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
 		case "softdep":
@@ -183,7 +181,7 @@ func newModules(paths []string, find func(string) (string, bool)) (*modules, err
 
 // get returns a module by name, or nil if there is none.
 func (all *modules) get(name string) (*module, error) {
-	name = canonical(name)
+	name = modname.Canonical(name)
 	if m := all.byName[name]; m != nil {
 		return m, nil
 	}
@@ -217,7 +215,7 @@ func (all *modules) order(name string) ([]string, error) {
 // visit appends a module and before it what it needs. above is the way from the
 // first module to this one.
 func (all *modules) visit(name string, above []string, order *[]string) error {
-	name = canonical(name)
+	name = modname.Canonical(name)
 	if slices.Contains(*order, name) {
 		return nil
 	}
@@ -239,7 +237,7 @@ func (all *modules) visit(name string, above []string, order *[]string) error {
 		if dep, err := all.get(soft); err != nil || dep == nil {
 			continue // built in, or an alias: modprobe would go on, too
 		}
-		if slices.Contains(above, canonical(soft)) {
+		if slices.Contains(above, modname.Canonical(soft)) {
 			continue
 		}
 		if err := all.visit(soft, above, order); err != nil {

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/klpc/klpc/internal/modname"
 	"github.com/klpc/klpc/internal/vm"
 )
 
@@ -41,7 +42,7 @@ const (
 )
 
 // modulePath is where a module lies in the guest.
-func modulePath(name string) string { return "modules/" + canonical(name) + ".ko" }
+func modulePath(name string) string { return "modules/" + modname.Canonical(name) + ".ko" }
 
 func stepPath(i int) string { return "steps/" + strconv.Itoa(i) }
 
@@ -81,7 +82,7 @@ await() {
 // stepScript is the shell script of one step. order is, for a module to load, the
 // modules to load, that one last.
 func stepScript(s Step, order []string) string {
-	name := canonical(s.Subject)
+	name := modname.Canonical(s.Subject)
 	sys := "/sys/kernel/livepatch/" + name
 	switch s.Kind {
 	case KindInsmod:

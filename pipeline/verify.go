@@ -16,6 +16,7 @@ import (
 	"github.com/klpc/klpc/codegen"
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/internal/modname"
 	"github.com/klpc/klpc/kbuild"
 	"github.com/klpc/klpc/kmodtmpl"
 	"github.com/klpc/klpc/modsource"
@@ -88,7 +89,7 @@ func readLinked(dir, name string) (l linked, err error) {
 	if l.Init, err = os.ReadFile(filepath.Join(dir, "klpc_init.o")); err != nil {
 		return l, err
 	}
-	l.ModName = codegen.ModuleName(name)
+	l.ModName = modname.Canonical(name)
 	l.Mod, err = os.ReadFile(filepath.Join(dir, name+".mod.o"))
 	return l, err
 }
@@ -186,8 +187,8 @@ func (k *Kernel) anyModule() map[string]*target.Module {
 		return nil
 	}
 	for line := range strings.Lines(string(text)) {
-		name := strings.TrimSuffix(filepath.Base(strings.TrimSpace(line)), filepath.Ext(strings.TrimSpace(line)))
-		name = strings.ReplaceAll(name, "-", "_")
+		line = strings.TrimSpace(line)
+		name := modname.OfPath(strings.TrimSuffix(line, filepath.Ext(line)))
 		if m, err := k.module(name); err == nil {
 			return map[string]*target.Module{name: m}
 		}

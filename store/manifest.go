@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/klpc/klpc/internal/modname"
 )
 
 // manifestVersion is the version of the manifest's format.
@@ -123,7 +125,7 @@ func (m *Manifest) Find(name string) *Patch {
 	if m == nil {
 		return nil
 	}
-	name = canonical(strings.TrimSuffix(path.Base(name), ".ko"))
+	name = modname.Canonical(strings.TrimSuffix(path.Base(name), ".ko"))
 	for _, n := range []string{name, "livepatch_" + name} {
 		if i := slices.IndexFunc(m.Patches, func(p Patch) bool { return p.Name == n }); i >= 0 {
 			return &m.Patches[i]
@@ -145,8 +147,6 @@ func (m *Manifest) installed(l Load) *Patch {
 
 // Restorable tells whether a livepatch is to be loaded at boot.
 func (p *Patch) Restorable() bool { return p.Accepted && p.Held == nil }
-
-func canonical(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // fileName is the name of a module's file.
 func fileName(name, sum string) string { return name + "-" + sum[:16] + moduleSuffix }

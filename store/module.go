@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/klpc/klpc/inspect"
+	"github.com/klpc/klpc/internal/modname"
 	"github.com/klpc/klpc/modsource"
 	"github.com/klpc/klpc/target"
 )
@@ -33,7 +34,7 @@ func ReadModule(data []byte) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Module{Name: canonical(m.Name), SHA256: Sum(data), Replace: m.Replace, Objects: []Object{}, data: data}
+	out := &Module{Name: modname.Canonical(m.Name), SHA256: Sum(data), Replace: m.Replace, Objects: []Object{}, data: data}
 	for _, t := range m.Modinfo {
 		if t.Key == "vermagic" {
 			out.Release, _, _ = strings.Cut(t.Value, " ")

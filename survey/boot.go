@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/klpc/klpc/codegen"
+	"github.com/klpc/klpc/internal/modname"
 	"github.com/klpc/klpc/livetest"
 	"github.com/klpc/klpc/pipeline"
 )
@@ -190,7 +191,7 @@ func (t trial) steps() []livetest.Step {
 	}
 	steps = append(steps, livetest.Insmod(t.name), livetest.WaitTransition(t.name))
 	for _, m := range t.loaded {
-		patched := fmt.Sprintf("/sys/kernel/livepatch/%s/%s/patched", inKernel(t.name), m)
+		patched := fmt.Sprintf("/sys/kernel/livepatch/%s/%s/patched", modname.Canonical(t.name), m)
 		steps = append(steps, livetest.CheckPasses(fmt.Sprintf("! [ -e %s ] || ! [ -e %s ] || grep -q 1 %s", initstate(m), patched, patched)))
 	}
 	steps = append(steps, livetest.Disable(t.name), livetest.WaitGone(t.name), livetest.Rmmod(t.name))
@@ -200,9 +201,9 @@ func (t trial) steps() []livetest.Step {
 	return steps
 }
 
-func initstate(module string) string { return "/sys/module/" + inKernel(module) + "/initstate" }
-
-func inKernel(name string) string { return strings.ReplaceAll(name, "-", "_") }
+func initstate(module string) string {
+	return "/sys/module/" + modname.Canonical(module) + "/initstate"
+}
 
 // testBatch tests modules in one guest. It returns those that it could not
 // judge, as further batches.

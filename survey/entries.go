@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/klpc/klpc/internal/modname"
 	"github.com/klpc/klpc/pipeline"
 )
 
@@ -198,12 +199,12 @@ func moduleNames(all []Entry) []string {
 	}
 	count := map[string]int{}
 	for _, e := range all {
-		count[inKernel(plain(e.Name, maxModuleName))]++
+		count[modname.Canonical(plain(e.Name, maxModuleName))]++
 	}
 	names := make([]string, len(all))
 	for i, e := range all {
 		names[i] = plain(e.Name, maxModuleName)
-		if count[inKernel(names[i])] > 1 {
+		if count[modname.Canonical(names[i])] > 1 {
 			const digits = 8
 			names[i] = plain(e.Name, maxModuleName-digits-1) + "-" + digest([]byte(e.Name))[:digits]
 		}

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/internal/modname"
 )
 
 func (c *check) accepted() {
@@ -253,7 +254,7 @@ func (c *check) imports() {
 		}
 		n++
 		if x.Module != VMLinux {
-			depends[moduleName(x.Module)] = s.Name
+			depends[modname.OfPath(x.Module)] = s.Name
 		}
 		if only, isModules := strings.CutPrefix(x.Namespace, "module:"); isModules {
 			c.find(Accepted, s.Name, "the kernel offers it to the modules "+only+" only", reportHint)
@@ -280,7 +281,7 @@ func (c *check) dependencies(needed map[string]string) {
 	for _, list := range c.mod.Modinfo("depends") {
 		for name := range strings.SplitSeq(list, ",") {
 			if name != "" {
-				listed = append(listed, moduleName(name))
+				listed = append(listed, modname.Canonical(name))
 			}
 		}
 	}
@@ -294,11 +295,6 @@ func (c *check) dependencies(needed map[string]string) {
 			c.find(Accepted, needed[name], fmt.Sprintf("module %s exports it, which need not be loaded: the livepatch does not depend on it", name), reportHint)
 		}
 	}
-}
-
-// moduleName is the kernel's name of a module, of its path in Module.symvers.
-func moduleName(path string) string {
-	return strings.ReplaceAll(path[strings.LastIndexByte(path, '/')+1:], "-", "_")
 }
 
 // versions compares __versions with what the module imports. An entry is a

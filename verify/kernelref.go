@@ -13,6 +13,7 @@ import (
 
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/internal/modname"
 )
 
 // reachesKernel judges a relocation that leads out of the module.
@@ -230,17 +231,17 @@ func (c *check) intendedSymbol(u *unit, s *elfobj.Symbol) (*kernelPlace, error) 
 
 // exportOf is what the module loader makes of an import from a module.
 func exportOf(module, name string) *kernelPlace {
-	return &kernelPlace{object: "the export " + name + " of " + moduleName(module)}
+	return &kernelPlace{object: "the export " + name + " of " + modname.OfPath(module)}
 }
 
 // otherModule is a symbol that another module exports. If the unit's module
 // depends on that, it is there when the unit's module is; else the livepatch has
 // to depend on it.
 func (c *check) otherModule(u *unit, path, name string) (*kernelPlace, error) {
-	object := moduleName(path)
+	object := modname.OfPath(path)
 	depends := false
 	for _, list := range u.module.Module().Modinfo("depends") {
-		depends = depends || slices.Contains(strings.Split(strings.ReplaceAll(list, "-", "_"), ","), object)
+		depends = depends || slices.Contains(strings.Split(modname.Canonical(list), ","), object)
 	}
 	if !depends {
 		return exportOf(object, name), nil

@@ -19,7 +19,7 @@ const module = "github.com/klpc/klpc/"
 // none. docs/architecture.md shows the same as a picture.
 var allowed = map[string][]string{
 	"cmd/klpc":                  {"cache", "codegen", "elfdiff", "elfobj", "inspect", "internal/modsign", "internal/systemd", "internal/ui", "internal/vm", "livepatch", "livetest", "pipeline", "risk", "store", "survey", "target", "verify"},
-	"codegen":                   {"elfdiff", "elfobj", "internal/arch", "kmodtmpl", "locate", "target"},
+	"codegen":                   {"elfdiff", "elfobj", "internal/arch", "internal/modname", "kmodtmpl", "locate", "target"},
 	"distro":                    {"internal/run"},
 	"elfdiff":                   {"elfobj", "internal/arch"},
 	"elfobj":                    {"internal/arch"},
@@ -28,21 +28,21 @@ var allowed = map[string][]string{
 	"internal/modsign":          {"internal/run", "target"},
 	"internal/systemd":          {"internal/run"},
 	"internal/vm":               {"internal/run"},
-	"kbuild":                    {"internal/run"},
-	"livepatch":                 {"inspect", "target"},
-	"livetest":                  {"elfobj", "internal/vm", "target"},
+	"kbuild":                    {"internal/modname", "internal/run"},
+	"livepatch":                 {"inspect", "internal/modname", "target"},
+	"livetest":                  {"elfobj", "internal/modname", "internal/vm", "target"},
 	"locate":                    {"elfdiff", "elfobj", "internal/arch", "target"},
-	"pipeline":                  {"cache", "codegen", "cpptext", "diff", "distro", "elfdiff", "elfobj", "internal/run", "kbuild", "kmodtmpl", "livetest", "modsource", "risk", "target", "typediff", "verify"},
+	"pipeline":                  {"cache", "codegen", "cpptext", "diff", "distro", "elfdiff", "elfobj", "internal/modname", "internal/run", "kbuild", "kmodtmpl", "livetest", "modsource", "risk", "target", "typediff", "verify"},
 	"risk":                      {"diff"},
-	"store":                     {"inspect", "modsource", "target"},
-	"survey":                    {"codegen", "diff", "elfdiff", "internal/run", "internal/vm", "kbuild", "livetest", "pipeline", "verify"},
+	"store":                     {"inspect", "internal/modname", "modsource", "target"},
+	"survey":                    {"codegen", "diff", "elfdiff", "internal/modname", "internal/run", "internal/vm", "kbuild", "livetest", "pipeline", "verify"},
 	"target":                    {"elfobj"},
 	"typediff":                  {"elfobj"},
-	"verify":                    {"elfdiff", "elfobj", "internal/arch", "locate", "modsource", "target"},
+	"verify":                    {"elfdiff", "elfobj", "internal/arch", "internal/modname", "locate", "modsource", "target"},
 }
 
 // pure packages take and return values: no files, processes or logs.
-var pure = []string{"codegen", "diff", "elfdiff", "elfobj", "kmodtmpl", "cpptext", "risk", "typediff", "internal/arch", "locate", "modsource", "verify"}
+var pure = []string{"codegen", "diff", "elfdiff", "elfobj", "kmodtmpl", "cpptext", "risk", "typediff", "internal/arch", "internal/modname", "locate", "modsource", "verify"}
 
 var impure = []string{"os", "os/exec", "log", "log/slog", "net", "net/http", "github.com/spf13/cobra"}
 
