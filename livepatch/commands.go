@@ -95,34 +95,18 @@ func (s *session) toDisabled(ctx context.Context, p *Patch) (*Result, error) {
 	if err != nil {
 		return s.finish(Failed, err)
 	}
-	limit := s.opts.Wait
-	if s.opts.ForceAfter > 0 {
-		limit = max(limit, s.opts.ForceAfter+backLimit)
-	}
+	limit := s.limit()
 	if limit == 0 {
 		return s.finish(Done, nil) // the state says that it is not complete
 	}
-	var e end
-	detail := fmt.Sprintf("the transition of %s, at most %s, then %s", p.Name, short(limit), s.policy(started, "reverse it, so that it stays enabled"))
-	err = s.step(ActionWait, detail, func() (err error) {
-		e, err = s.follow(ctx, p.Name, false, limit, s.opts.ForceAfter)
-		return err
-	})
+	why, err := s.wait(ctx, p.Name, false, limit, s.opts.ForceAfter, s.policy(started, "reverse it, so that it stays enabled"))
 	switch {
 	case err != nil:
 		return s.finish(Failed, err)
-	case s.opts.DryRun, e == completed:
+	case why == "":
 		return nil, nil
-	case e == turned:
-		return s.finish(Failed, fmt.Errorf("%s: the transition was turned round by somebody else; it is now %s", p.Name, s.now()))
-	}
-	why := fmt.Sprintf("not complete after %s", short(limit))
-	if e == interrupted {
-		why = "interrupted"
-	}
-	s.result.Blocking = s.blocking(p.Name)
-	if s.opts.Leave || !started {
-		return s.finish(Failed, fmt.Errorf("%s: the transition was %s; it goes on (%s): klpc status %[1]s shows it, klpc reverse %[1]s takes it back", p.Name, why, s.now()))
+	case s.opts.Leave || !started:
+		return s.finish(Failed, s.goesOn(p.Name, why))
 	}
 	if err := s.takeBack(ctx, p.Name, true); err != nil {
 		return s.finish(Failed, fmt.Errorf("%s: %s; taking it back: %w", p.Name, why, err))
@@ -138,39 +122,16 @@ func Enable(ctx context.Context, sys System, name string, o Options) (*Result, e
 	if err != nil {
 		return s.finish(Failed, err)
 	}
-	started := false
 	switch p.Phase {
 	case Enabled:
 		return s.finish(Unchanged, nil)
+	case Enabling:
+		return s.toEnd(ctx, p.Name, true)
 	case Disabled:
 		return s.finish(Failed, fmt.Errorf("%s is disabled, and the kernel does not enable a disabled livepatch again (it says EINVAL)\n"+
 			"what to do: load it again, klpc load FILE.ko (which removes the module that is left over first)", p.Name))
-	case Disabling:
-		started = true
-		err = s.step(ActionReverse, p.Name+", which is being disabled", func() error { return s.set(ctx, p.Name, true) })
 	}
-	if err != nil {
-		return s.finish(Failed, err)
-	}
-	return s.toEnabled(ctx, p.Name, started)
-}
-
-// toEnabled follows the transition of a livepatch that is loaded already.
-func (s *session) toEnabled(ctx context.Context, name string, started bool) (*Result, error) {
-	var e end
-	detail := fmt.Sprintf("the transition of %s, at most %s, then %s", name, short(s.opts.Wait), s.policy(started, "reverse it"))
-	err := s.step(ActionWait, detail, func() (err error) {
-		e, err = s.follow(ctx, name, true, s.opts.Wait, 0)
-		return err
-	})
-	switch {
-	case err != nil:
-		return s.finish(Failed, err)
-	case s.opts.DryRun, e == completed:
-		return s.finish(Done, nil)
-	}
-	s.result.Blocking = s.blocking(name)
-	return s.finish(Failed, fmt.Errorf("%s: the transition is not complete; it goes on (%s): klpc status %[1]s shows it", name, s.now()))
+	return s.reverse(ctx, p)
 }
 
 // Reverse turns a transition round, and follows it.
@@ -183,25 +144,17 @@ func Reverse(ctx context.Context, sys System, name string, o Options) (*Result, 
 	if !p.Transition {
 		return s.finish(Failed, fmt.Errorf("%s is not in transition (%s): there is nothing to reverse", p.Name, p.Phase))
 	}
+	return s.reverse(ctx, p)
+}
+
+// reverse turns a livepatch's transition round, and follows it.
+func (s *session) reverse(ctx context.Context, p *Patch) (*Result, error) {
 	back := !p.Enabled
-	err = s.step(ActionReverse, fmt.Sprintf("%s, which is %s", p.Name, p.Phase), func() error { return s.set(ctx, p.Name, back) })
+	err := s.step(ActionReverse, fmt.Sprintf("%s, which is %s", p.Name, p.Phase), func() error { return s.set(ctx, p.Name, back) })
 	if err != nil {
 		return s.finish(Failed, err)
 	}
-	var e end
-	detail := fmt.Sprintf("the transition of %s back to %s, at most %s, then leave it as it is", p.Name, phase(back, false), short(s.opts.Wait))
-	err = s.step(ActionWait, detail, func() (err error) {
-		e, err = s.follow(ctx, p.Name, back, s.opts.Wait, 0)
-		return err
-	})
-	switch {
-	case err != nil:
-		return s.finish(Failed, err)
-	case s.opts.DryRun, e == completed:
-		return s.finish(Done, nil)
-	}
-	s.result.Blocking = s.blocking(p.Name)
-	return s.finish(Failed, fmt.Errorf("%s: it was reversed, but is not complete yet; it goes on (%s)", p.Name, s.now()))
+	return s.toEnd(ctx, p.Name, back)
 }
 
 // Force makes the tasks that have not switched in a transition do so, without
@@ -219,19 +172,23 @@ func Force(ctx context.Context, sys System, name string, o Options) (*Result, er
 	if err := s.force(p.Name); err != nil {
 		return s.finish(Failed, fmt.Errorf("force %s: %w", p.Name, err))
 	}
-	var e end
-	detail := fmt.Sprintf("the transition of %s, at most %s", p.Name, short(s.opts.Wait))
-	err = s.step(ActionWait, detail, func() (err error) {
-		e, err = s.follow(ctx, p.Name, p.Enabled, s.opts.Wait, 0)
-		return err
-	})
+	return s.toEnd(ctx, p.Name, p.Enabled)
+}
+
+// toEnd follows a transition that is left as it is if it does not complete: it was
+// under way before.
+func (s *session) toEnd(ctx context.Context, name string, enabled bool) (*Result, error) {
+	if s.opts.Wait == 0 {
+		return s.finish(Done, nil) // the state says whether it is complete
+	}
+	why, err := s.wait(ctx, name, enabled, s.opts.Wait, 0, leaveIt)
 	switch {
 	case err != nil:
 		return s.finish(Failed, err)
-	case s.opts.DryRun, e == completed:
+	case why == "":
 		return s.finish(Done, nil)
 	}
-	return s.finish(Failed, fmt.Errorf("%s: it was forced, but is not complete (%s)", p.Name, s.now()))
+	return s.finish(Failed, s.goesOn(name, why))
 }
 
 // All are the names of all livepatches in the order in which they can be taken

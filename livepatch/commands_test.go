@@ -163,6 +163,7 @@ func TestCommands(t *testing.T) {
 	}
 	gone := func() []*fakePatch { return []*fakePatch{{name: "livepatch_a", gone: true}} }
 	disable, enable, remove := "write 0 to livepatch_a/enabled", "write 1 to livepatch_a/enabled", "remove livepatch_a"
+	const takesBack = "klpc status livepatch_a shows it, klpc reverse livepatch_a takes it back"
 	for _, tt := range []struct {
 		name   string
 		run    command
@@ -177,8 +178,7 @@ func TestCommands(t *testing.T) {
 		{"unload stalls", Unload, &fakeKernel{patches: enabled(), takes: -1},
 			outcome{TakenBack, "enabled", []string{disable, enable}, "livepatch_a: not complete after 1m; it was reversed: livepatch_a is enabled, as before"}},
 		{"unload what somebody else disables in vain", Unload, &fakeKernel{patches: changing(false), takes: -1},
-			outcome{Failed, "disabling", nil, "livepatch_a: the transition was not complete after 1m; it goes on (disabling): " +
-				"klpc status livepatch_a shows it, klpc reverse livepatch_a takes it back"}},
+			outcome{Failed, "disabling", nil, "livepatch_a: the transition was not complete after 1m; it goes on (disabling): " + takesBack}},
 		{"disable", Disable, &fakeKernel{patches: enabled()}, outcome{Done, "disabled", []string{disable}, ""}},
 		{"disable what is disabled", Disable, &fakeKernel{patches: gone()}, outcome{Unchanged, "disabled", nil, ""}},
 		{"disable what is not loaded", Disable, &fakeKernel{}, outcome{Failed, "not loaded", nil, "livepatch_a: no such livepatch is loaded; none is"}},
@@ -189,7 +189,12 @@ func TestCommands(t *testing.T) {
 		{"reverse enabling", Reverse, &fakeKernel{patches: changing(true)}, outcome{Done, "disabled", []string{disable}, ""}},
 		{"reverse disabling", Reverse, &fakeKernel{patches: changing(false)}, outcome{Done, "enabled", []string{enable}, ""}},
 		{"reverse nothing", Reverse, &fakeKernel{patches: enabled()}, outcome{Failed, "enabled", nil, "livepatch_a is not in transition (enabled): there is nothing to reverse"}},
-		{"reverse stalls", Reverse, &fakeKernel{patches: changing(true), back: -1}, outcome{Failed, "disabling", []string{disable}, "livepatch_a: it was reversed, but is not complete yet; it goes on (disabling)"}},
+		{"reverse stalls", Reverse, &fakeKernel{patches: changing(true), back: -1},
+			outcome{Failed, "disabling", []string{disable}, "livepatch_a: the transition was not complete after 1m; it goes on (disabling): " + takesBack}},
+		{"enable stalls", Enable, &fakeKernel{patches: changing(false), back: -1},
+			outcome{Failed, "enabling", []string{enable}, "livepatch_a: the transition was not complete after 1m; it goes on (enabling): " + takesBack}},
+		{"enable what somebody else enables in vain", Enable, &fakeKernel{patches: changing(true), takes: -1},
+			outcome{Failed, "enabling", nil, "livepatch_a: the transition was not complete after 1m; it goes on (enabling): " + takesBack}},
 		{"force", Force, &fakeKernel{patches: changing(true)}, outcome{Done, "enabled", []string{"write 1 to livepatch_a/force"}, ""}},
 		{"force nothing", Force, &fakeKernel{patches: enabled()}, outcome{Unchanged, "enabled", nil, ""}},
 	} {
@@ -201,6 +206,59 @@ func TestCommands(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+// A transition that is turned round or forced is left as it is, whether klpc waits
+// for it, waits no longer, or somebody else turns it again.
+func TestLeft(t *testing.T) {
+	disabling := func() *fakeKernel {
+		return &fakeKernel{patches: []*fakePatch{{name: "livepatch_a", changes: true}}, back: -1, tasks: []fakeTask{{pid: 42, comm: "cat"}}}
+	}
+	enable := []string{"write 1 to livepatch_a/enabled"}
+	turned := append(enable, "write 0 to livepatch_a/enabled")
+	for _, tt := range []struct {
+		name  string
+		opts  Options
+		again bool          // somebody else turns the transition after 3 s
+		ends  time.Duration // when klpc is interrupted
+		want  outcome
+		tasks int // that block it
+	}{
+		{"not followed", Options{}, false, 0, outcome{Done, "enabling", enable, ""}, 0},
+		{"not complete", options(), false, 0, outcome{Failed, "enabling", enable, "livepatch_a: the transition was not complete after 1m; it goes on (enabling): " +
+			"klpc status livepatch_a shows it, klpc reverse livepatch_a takes it back"}, 1},
+		{"interrupted", options(), false, 3 * time.Second, outcome{Failed, "enabling", enable, "livepatch_a: the transition was interrupted; it goes on (enabling): " +
+			"klpc status livepatch_a shows it, klpc reverse livepatch_a takes it back"}, 1},
+		{"turned", options(), true, 0, outcome{Failed, "disabling", turned, "livepatch_a: the transition was turned round by somebody else; it is now disabling"}, 0},
+	} {
+		for name, run := range map[string]func(context.Context, System, string, Options) (*Result, error){"enable": Enable, "reverse": Reverse} {
+			t.Run(name+" "+tt.name, func(t *testing.T) {
+				var tasks int
+				got := try(t, disabling(), func(ctx context.Context, k *fakeKernel) (*Result, error) {
+					if tt.ends > 0 {
+						var cancel context.CancelFunc
+						ctx, cancel = context.WithTimeout(ctx, tt.ends)
+						defer cancel()
+					}
+					if tt.again {
+						go func() {
+							time.Sleep(3 * time.Second)
+							_ = k.Write(sysLivepatch+"/livepatch_a/enabled", "0")
+						}()
+					}
+					r, err := run(ctx, k, "livepatch_a", tt.opts)
+					tasks = len(r.Blocking)
+					return r, err
+				})
+				if d := cmp.Diff(tt.want, got); d != "" {
+					t.Error(d)
+				}
+				if tasks != tt.tasks {
+					t.Errorf("%d tasks block it, want %d", tasks, tt.tasks)
+				}
+			})
+		}
 	}
 }
 
@@ -221,6 +279,19 @@ func TestDryRun(t *testing.T) {
 		{"unload", func() *fakeKernel { return &fakeKernel{patches: []*fakePatch{active("livepatch_a", "f")}} },
 			func(ctx context.Context, k *fakeKernel, o Options) (*Result, error) { return Unload(ctx, k, "a", o) },
 			[]string{"disable livepatch_a", "wait for the transition of livepatch_a, at most 1m, then reverse it, so that it stays enabled", "remove the module livepatch_a"}},
+		{"enable", func() *fakeKernel { return &fakeKernel{patches: []*fakePatch{{name: "livepatch_a", changes: true}}} },
+			func(ctx context.Context, k *fakeKernel, o Options) (*Result, error) { return Enable(ctx, k, "a", o) },
+			[]string{"reverse livepatch_a, which is disabling", "wait for the transition of livepatch_a, at most 1m, then leave it as it is"}},
+		{"reverse", func() *fakeKernel {
+			return &fakeKernel{patches: []*fakePatch{{name: "livepatch_a", enabled: true, changes: true}}}
+		},
+			func(ctx context.Context, k *fakeKernel, o Options) (*Result, error) { return Reverse(ctx, k, "a", o) },
+			[]string{"reverse livepatch_a, which is enabling", "wait for the transition of livepatch_a, at most 1m, then leave it as it is"}},
+		{"force", func() *fakeKernel {
+			return &fakeKernel{patches: []*fakePatch{{name: "livepatch_a", enabled: true, changes: true}}}
+		},
+			func(ctx context.Context, k *fakeKernel, o Options) (*Result, error) { return Force(ctx, k, "a", o) },
+			[]string{"force livepatch_a: switch the tasks that have not", "wait for the transition of livepatch_a, at most 1m, then leave it as it is"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			steps := func(o Options) []string {

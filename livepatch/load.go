@@ -123,38 +123,21 @@ func (s *session) awaitOther(ctx context.Context, other *Patch) error {
 
 // complete follows the transition of a livepatch that was loaded.
 func (s *session) complete(ctx context.Context, before *State, name string, started bool) (*Result, error) {
-	limit := s.opts.Wait
-	if s.opts.ForceAfter > 0 {
-		// What was forced still takes a moment to complete.
-		limit = max(limit, s.opts.ForceAfter+backLimit)
-	}
+	limit := s.limit()
 	if limit == 0 {
 		return s.finish(Done, nil) // the state says whether it is complete
 	}
-	var e end
-	detail := fmt.Sprintf("the transition of %s, at most %s, then %s", name, short(limit), s.policy(started, "reverse it and unload it"))
-	err := s.step(ActionWait, detail, func() (err error) {
-		e, err = s.follow(ctx, name, true, limit, s.opts.ForceAfter)
-		return err
-	})
+	why, err := s.wait(ctx, name, true, limit, s.opts.ForceAfter, s.policy(started, "reverse it and unload it"))
 	switch {
 	case err != nil:
 		return s.finish(Failed, err)
-	case s.opts.DryRun:
+	case why == "":
+		if !s.opts.DryRun {
+			s.result.Replaced = s.replaced(before, name)
+		}
 		return s.finish(Done, nil)
-	case e == completed:
-		s.result.Replaced = s.replaced(before, name)
-		return s.finish(Done, nil)
-	case e == turned:
-		return s.finish(Failed, fmt.Errorf("%s: the transition was turned round by somebody else; it is now %s", name, s.now()))
-	}
-	why := fmt.Sprintf("not complete after %s", short(limit))
-	if e == interrupted {
-		why = "interrupted"
-	}
-	s.result.Blocking = s.blocking(name)
-	if s.opts.Leave || !started {
-		return s.finish(Failed, fmt.Errorf("%s: the transition was %s; it goes on (%s): klpc status %[1]s shows it, klpc reverse %[1]s takes it back", name, why, s.now()))
+	case s.opts.Leave || !started:
+		return s.finish(Failed, s.goesOn(name, why))
 	}
 	if err := s.takeBack(ctx, name, false); err != nil {
 		return s.finish(Failed, fmt.Errorf("%s: %s; taking it back: %w", name, why, err))
@@ -163,17 +146,6 @@ func (s *session) complete(ctx context.Context, before *State, name string, star
 		return s.finish(TakenBack, fmt.Errorf("%s: %s; it was reversed and is disabled, but: %w", name, why, err))
 	}
 	return s.finish(TakenBack, fmt.Errorf("%s: %s; it was reversed and unloaded: the system is as before", name, why))
-}
-
-// policy says what happens to a transition that does not complete.
-func (s *session) policy(started bool, back string) string {
-	switch {
-	case s.opts.ForceAfter > 0:
-		return fmt.Sprintf("(after %s) force it", short(s.opts.ForceAfter))
-	case s.opts.Leave, !started:
-		return "leave it as it is"
-	}
-	return back
 }
 
 // replaced are the livepatches that were active before and are not any more.

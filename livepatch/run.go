@@ -251,6 +251,57 @@ func (s *session) follow(ctx context.Context, name string, enabled bool, limit, 
 	}
 }
 
+// limit is how long a transition is followed that is begun here. What was forced
+// still takes a moment to complete.
+func (s *session) limit() time.Duration {
+	if s.opts.ForceAfter > 0 {
+		return max(s.opts.Wait, s.opts.ForceAfter+backLimit)
+	}
+	return s.opts.Wait
+}
+
+// leaveIt is what happens to a transition that was not begun here.
+const leaveIt = "leave it as it is"
+
+// policy says what happens to a transition that does not complete.
+func (s *session) policy(started bool, back string) string {
+	switch {
+	case s.opts.ForceAfter > 0:
+		return fmt.Sprintf("(after %s) force it", short(s.opts.ForceAfter))
+	case s.opts.Leave, !started:
+		return leaveIt
+	}
+	return back
+}
+
+// wait follows a transition as a step of its own; then is what comes if it does not
+// complete. why says why it has not: empty if it has, and in a dry run. A transition
+// that somebody else has turned round is an error.
+func (s *session) wait(ctx context.Context, name string, enabled bool, limit, forceAfter time.Duration, then string) (why string, err error) {
+	e := completed
+	err = s.step(ActionWait, fmt.Sprintf("the transition of %s, at most %s, then %s", name, short(limit), then), func() (err error) {
+		e, err = s.follow(ctx, name, enabled, limit, forceAfter)
+		return err
+	})
+	switch {
+	case err != nil, e == completed:
+		return "", err
+	case e == turned:
+		return "", fmt.Errorf("%s: the transition was turned round by somebody else; it is now %s", name, s.now())
+	case e == interrupted:
+		why = "interrupted"
+	default:
+		why = fmt.Sprintf("not complete after %s", short(limit))
+	}
+	s.result.Blocking = s.blocking(name)
+	return why, nil
+}
+
+// goesOn is the error for a transition that is left as it is.
+func (s *session) goesOn(name, why string) error {
+	return fmt.Errorf("%s: the transition was %s; it goes on (%s): klpc status %[1]s shows it, klpc reverse %[1]s takes it back", name, why, s.now())
+}
+
 // tell reports how far a transition is.
 func (s *session) tell(name string, enabled bool) {
 	if s.opts.Events.Tasks != nil {
