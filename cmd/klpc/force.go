@@ -22,7 +22,7 @@ type forceOptions struct {
 
 func newForce(a *app, f func(context.Context, *app, forceOptions) error) *cobra.Command {
 	var o forceOptions
-	cmd := &cobra.Command{
+	cmd := o.command(&cobra.Command{
 		Use:   "force NAME [flags]",
 		Short: "Make the tasks switch that hold up a transition",
 		Long: `force makes all tasks switch that have not, wherever they are. The kernel's
@@ -34,32 +34,26 @@ never be removed, until the next boot.
 It asks first. --yes says so beforehand; without a terminal it is needed. It needs
 no lock, so that it reaches a transition that another klpc is waiting for.`,
 		Example: "  klpc force livepatch_fix",
-		Args:    exactly(1, "one NAME"),
-
-		ValidArgsFunction: loadedNames,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o.name = args[0]
-			if !o.yes && !o.dryRun && !term.IsTerminal(int(os.Stdin.Fd())) {
-				return usageError{errors.New("there is no terminal to ask on: give --yes to force the transition")}
-			}
-			return f(cmd.Context(), a, o)
-		},
-	}
-	o.flags(cmd)
+	}, func(ctx context.Context) error {
+		if !o.yes && !o.dryRun && !term.IsTerminal(int(os.Stdin.Fd())) {
+			return usageError{errors.New("there is no terminal to ask on: give --yes to force the transition")}
+		}
+		return f(ctx, a, o)
+	})
 	cmd.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
 	return cmd
 }
 
 func runForce(ctx context.Context, a *app, o forceOptions) error {
-	return a.runChange(ctx, change{command: "force", args: []string{o.name}, options: o.changeOptions,
-		each: func(ctx context.Context, name string, lo livepatch.Options) (*livepatch.Result, error) {
-			if !o.yes && !o.dryRun {
-				if err := a.confirmForce(name); err != nil {
-					return livepatch.Failure(name, err), err
-				}
+	c := o.change("force", func(ctx context.Context, sys livepatch.System, name string, lo livepatch.Options) (*livepatch.Result, error) {
+		if !o.yes && !o.dryRun {
+			if err := a.confirmForce(name); err != nil {
+				return livepatch.Failure(name, err), err
 			}
-			return livepatch.Force(ctx, livepatch.Linux{}, name, lo)
-		}})
+		}
+		return livepatch.Force(ctx, sys, name, lo)
+	})
+	return a.runChange(ctx, c)
 }
 
 // confirmForce shows what would be forced, and asks. What is not in transition

@@ -187,7 +187,33 @@ type change struct {
 	after   func() // what is done at the end, in a real run; may be nil
 }
 
-// changed is the JSON document of such a command.
+// namedChange are the flags of a command on one livepatch.
+type namedChange struct {
+	changeOptions
+	name string
+}
+
+// command adds to a command's texts what all of these have.
+func (o *namedChange) command(cmd *cobra.Command, run func(context.Context) error) *cobra.Command {
+	cmd.Args = exactly(1, "one NAME")
+	cmd.ValidArgsFunction = loadedNames
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		o.name = args[0]
+		return run(cmd.Context())
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+// change is such a command with its flags.
+func (o *namedChange) change(command string, do func(context.Context, livepatch.System, string, livepatch.Options) (*livepatch.Result, error)) change {
+	return change{command: command, args: []string{o.name}, options: o.changeOptions,
+		each: func(ctx context.Context, name string, lo livepatch.Options) (*livepatch.Result, error) {
+			return do(ctx, livepatch.Linux{}, name, lo)
+		}}
+}
+
+// changed is the JSON document of a command that changes livepatches.
 type changed struct {
 	Command string              `json:"command"`
 	DryRun  bool                `json:"dry_run"`
