@@ -3,6 +3,7 @@ package livepatch
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -319,6 +320,33 @@ func TestDryRun(t *testing.T) {
 			if d := cmp.Diff(tt.want, steps(o)); d != "" {
 				t.Errorf("dry run: %s", d)
 			}
+		})
+	}
+}
+
+// TestTaskInModule: the kernel does not see a task in a function that a livepatch's
+// function has jumped to. Its module stays as long.
+func TestTaskInModule(t *testing.T) {
+	for _, c := range []struct{ name, stack, want string }{
+		{"in the module", "[<0>] pipe_read+0x10/0x20\n[<0>] fresh+0x1f3/0x3f0 [livepatch_a]\n[<0>] ksys_read+0x9b/0xf0\n", "cat (42) is in its function fresh"},
+		{"with a build ID", "[<0>] fresh+0x1f3/0x3f0 [livepatch_a 0123abcd]\n", "cat (42) is in its function fresh"},
+		{"in another module", "[<0>] pipe_read+0x10/0x20 [livepatch_ab]\n", ""},
+		{"in the kernel", "[<0>] pipe_read+0x10/0x20\n", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := &fakeKernel{patches: []*fakePatch{active("livepatch_a", "f")}, tasks: []fakeTask{{pid: 42, comm: "cat", stack: c.stack, switched: true}}}
+			synctest.Test(t, func(t *testing.T) {
+				_, err := Unload(t.Context(), k, "livepatch_a", options())
+				switch {
+				case c.want == "" && err != nil:
+					t.Error(err)
+				case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+					t.Errorf("error %v lacks %q", err, c.want)
+				}
+				if removed := slices.Contains(k.calls, "remove livepatch_a"); removed != (c.want == "") {
+					t.Errorf("calls %q", k.calls)
+				}
+			})
 		})
 	}
 }

@@ -385,11 +385,19 @@ func (s *session) force(name string) error {
 	})
 }
 
-// remove removes the module of a disabled livepatch.
+// remove removes the module of a disabled livepatch, once no task is in its code.
 func (s *session) remove(ctx context.Context, name, why string) error {
 	return s.step(ActionRemove, "the module "+name+why, func() error {
 		deadline := time.Now().Add(removeLimit)
 		for {
+			in := tasksIn(s.root, name)
+			if len(in) > 0 && time.Now().Before(deadline) && sleep(ctx, pollSlow) == nil {
+				continue
+			}
+			if len(in) > 0 {
+				return fmt.Errorf("remove the module %s: %s (%d) is in its function %s, and would return to code that is gone; "+
+					"the livepatch is disabled, and klpc unload %[1]s removes the module once the task has left it", name, in[0].Comm, in[0].TID, in[0].In)
+			}
 			err := s.sys.Remove(name)
 			busy := errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EBUSY)
 			switch {

@@ -6,6 +6,7 @@ package livepatch
 // direction.
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"path"
@@ -128,18 +129,50 @@ func readTask(root fs.FS, state *State, p *Patch, pid, tid int) Task {
 		t.Problem = "its stack cannot be read: " + cause(err).Error()
 		return t
 	}
-	for line := range strings.Lines(string(stack)) {
-		// "[<0>] pipe_read+0x1f3/0x3f0 [module]"; the address is always 0.
-		call := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line), "[<0>]"))
-		if call == "" {
-			continue
-		}
-		t.Stack = append(t.Stack, call)
-		if t.In == "" {
-			t.In = patchedCall(state, p, call)
+	t.Stack = append(t.Stack, calls(stack)...)
+	for _, call := range t.Stack {
+		if t.In = patchedCall(state, p, call); t.In != "" {
+			break
 		}
 	}
 	return t
+}
+
+// calls are the lines of a kernel stack: of "[<0>] pipe_read+0x1f3/0x3f0 [module]"
+// without the address, which is always 0.
+func calls(stack []byte) []string {
+	var out []string
+	for line := range strings.Lines(string(stack)) {
+		if call := strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line), "[<0>]")); call != "" {
+			out = append(out, call)
+		}
+	}
+	return out
+}
+
+// tasksIn returns the threads whose kernel stack leads through a module. A
+// transition waits for the functions that take another's place; a task may still
+// be in one that they have left by a jump at their end. Stacks that cannot be read
+// count as empty.
+func tasksIn(root fs.FS, module string) []Task {
+	var in []Task
+	patchStates(root, func(pid, tid int, _ string, _ bool) {
+		stack, err := fs.ReadFile(root, taskFile(pid, tid, "stack"))
+		if err != nil || !bytes.Contains(stack, []byte("["+module)) {
+			return
+		}
+		all := calls(stack)
+		for _, call := range all {
+			name, object := parseCall(call)
+			if object != module {
+				continue
+			}
+			comm, _ := fs.ReadFile(root, taskFile(pid, tid, "comm")) // a task may have ended
+			in = append(in, Task{PID: pid, TID: tid, Comm: strings.TrimSpace(string(comm)), In: name, Stack: all})
+			return
+		}
+	})
+	return in
 }
 
 // parseStatus reads the state of a task, and whether it has no memory of its
