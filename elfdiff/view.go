@@ -150,6 +150,7 @@ type Ref struct {
 	// Undef and InPiece, as in the file, and not for Literal.
 	Adj    int64
 	Branch bool // a direct call or jump
+	Jump   bool // a direct jump: what it reaches returns to the caller of this
 	// Section says that the relocation names a section and an offset, so that
 	// where one variable ends and the next begins either may be meant.
 	Section bool
@@ -669,6 +670,7 @@ func (v *View) resolveCode(p *Piece, rs []elfobj.Reloc) {
 			r := v.ref(rs[k], p.Lo, int64(next-(rs[k].Off-p.Lo)))
 			field := int(rs[k].Off - p.Lo - pos)
 			r.Branch = in.RelSize > 0 && field == in.RelOff
+			r.Jump = r.Branch && in.Flow != arch.Call
 			r.Memory = !r.Branch && (in.ImmSize == 0 || field != in.ImmOff) && !isLea(code[pos:next])
 			if r.Branch || in.DispOff > 0 && field == in.DispOff {
 				covered = true
@@ -723,7 +725,7 @@ func (v *View) localBranch(p *Piece, code []byte, pos uint64, in arch.Inst) {
 	if target >= int64(p.Lo) && target < int64(p.Hi) {
 		return
 	}
-	r := Ref{Off: pos + uint64(field), Type: uint32(elf.R_X86_64_PC32), Size: size, Made: true, Branch: in.RelSize > 0}
+	r := Ref{Off: pos + uint64(field), Type: uint32(elf.R_X86_64_PC32), Size: size, Made: true, Branch: in.RelSize > 0, Jump: in.RelSize > 0 && in.Flow != arch.Call}
 	r.Adj = int64(in.Len - field)
 	if target >= 0 && uint64(target) <= p.Sec.Size {
 		if q := v.at(p.Sec, uint64(target)); q != nil {

@@ -25,6 +25,8 @@ const (
 	AlwaysOnStack risk.Kind = "always-on-stack"
 	// HookPoint: the kernel offers the function to tracers or BPF programs.
 	HookPoint risk.Kind = "hook-point"
+	// EnteredByJump: a task in the function is not seen by a transition.
+	EnteredByJump risk.Kind = "entered-by-jump"
 	// ConstantChanged: objects may hold the old value of a constant.
 	ConstantChanged risk.Kind = "constant-changed"
 )
@@ -55,6 +57,7 @@ func (b *builder) findRisks() {
 			if why := loops.why(source, c); why != "" {
 				out = append(out, risk.Risk{Kind: AlwaysOnStack, Function: c.Name(), Detail: why})
 			}
+			out = append(out, entered(p.diff, c.Patched)...)
 			if why := hooks.why(c.Name()); why != "" && len(p.unit.Modules) == 0 {
 				out = append(out, risk.Risk{Kind: HookPoint, Function: c.Name(), Detail: why})
 			}
@@ -93,6 +96,30 @@ func (b *builder) travels(name string) bool {
 func ofSource(symbol, name string) bool {
 	base, _, _ := strings.Cut(symbol, ".")
 	return base == name || strings.HasSuffix(base, "_sys_"+name)
+}
+
+// entered finds the functions of the livepatch that take no other's place and
+// that a function ends with a jump to. The frame of the one that a transition
+// waits for is gone then.
+func entered(r *elfdiff.Result, from *elfdiff.Piece) []risk.Risk {
+	var out []risk.Risk
+	refs := slices.Clone(from.Refs)
+	for _, part := range from.Parts {
+		refs = append(refs, part.Refs...)
+	}
+	for _, ref := range refs {
+		to := ref.To.Piece
+		if !ref.Jump || ref.To.Kind != elfdiff.InPiece {
+			continue
+		}
+		for _, c := range r.Functions {
+			if c.Patched == to && (c.Kind == elfdiff.IsNew || c.Kind == elfdiff.IsChanged && !c.Orig.Traceable()) {
+				out = append(out, risk.Risk{Kind: EnteredByJump, Function: c.Name(),
+					Detail: fmt.Sprintf("%s ends with a jump to it, so a task that sleeps in it does not show %[1]s on its stack, and no transition waits for it: unload the module with klpc unload, which looks for such tasks", from.Name())})
+			}
+		}
+	}
+	return out
 }
 
 // loops knows which functions tasks may never leave.
