@@ -62,9 +62,16 @@ func treeOf(t *testing.T, units map[string]string) *kbuild.Tree {
 	for source, text := range units {
 		files[source] = text
 		object := strings.TrimSuffix(source, ".c") + ".o"
+		if strings.HasPrefix(text, "/* included */") {
+			continue // no unit of its own
+		}
 		dep := ""
 		if strings.Contains(text, "t.h") {
 			dep = "  include/linux/t.h \\\n"
+		}
+		if _, part, ok := strings.Cut(text, "#include \""); ok {
+			part, _, _ = strings.Cut(part, "\"")
+			dep += "  " + path.Join(path.Dir(source), part) + " \\\n"
 		}
 		files[path.Join(path.Dir(object), "."+path.Base(object)+".cmd")] = fmt.Sprintf(
 			"savedcmd_%[1]s := gcc -Wp,-MMD,%[2]s -Iinclude -D__KERNEL__ -m64 -mcmodel=kernel -fno-pic -O2 -c -o %[1]s %[3]s\n\nsource_%[1]s := %[3]s\n\ndeps_%[1]s := \\\n%[4]s\n",
@@ -142,6 +149,39 @@ func TestSieves(t *testing.T) {
 			}
 			if d := cmp.Diff(&test.want, b.report.Readers); d != "" {
 				t.Error(d)
+			}
+		})
+	}
+}
+
+// TestIncludedSource: a source that other sources include goes through the same
+// sieves as a header.
+func TestIncludedSource(t *testing.T) {
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skip("needs gcc")
+	}
+	k := &Kernel{Tree: treeOf(t, map[string]string{
+		"a/part.c":   "/* included */\nstatic int part(int x)\n{\n\treturn x + 1;\n}\nint emitted(int x)\n{\n\treturn x + 2;\n}\n",
+		"a/uses.c":   "#define emitted uses_emitted\n#include \"part.c\"\nint uses(int x) { return part(x); }\n",
+		"a/leaves.c": "#define emitted leaves_emitted\n#include \"part.c\"\nint leaves(int x) { return x; }\n",
+		"a/other.c":  "int other(void) { return 0; }\n",
+	})}
+	for _, test := range []struct{ name, old, now, kept string }{
+		{"a static function", "x + 1", "x + 3", "a/uses.c"},
+		{"a function that is emitted", "x + 2", "x + 3", "a/leaves.c a/uses.c"},
+		{"a comment", "x + 1;", "x + 1; /* one */", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := sieving(t, k, "a/part.c", test.old, test.now)
+			if err := b.preprocess(t.Context()); err != nil && !errors.Is(err, ErrNothing) {
+				t.Fatal(err)
+			}
+			var kept []string
+			for _, u := range b.units {
+				kept = append(kept, u.Source)
+			}
+			if got := strings.Join(kept, " "); got != test.kept || b.report.Readers.Read != 2 {
+				t.Errorf("kept %q of %d, want %q of 2", got, b.report.Readers.Read, test.kept)
 			}
 		})
 	}
