@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/klpc/klpc/elfobj"
 )
@@ -18,6 +19,29 @@ type Source struct {
 	// implies notrace (include/linux/compiler_types.h), so one that the compiler
 	// has not inlined has no ftrace entry.
 	Inline []string
+}
+
+// MayBeInline names, as the source does, the local functions without an ftrace
+// entry of which Source.Inline could tell something that changes a result: none if
+// no such function has changed, or if ftrace can take over no function of the unit.
+// They are sorted.
+func (r *Result) MayBeInline() []string {
+	untraced := func(p *Piece) bool {
+		return p.Func && p.Sym != nil && p.Sym.Bind == elf.STB_LOCAL && p.Parent == nil && !p.Traceable()
+	}
+	changed := func(c Change) bool { return c.Kind == IsChanged && untraced(c.Orig) }
+	if !slices.ContainsFunc(r.Functions, changed) || !slices.ContainsFunc(r.Orig.Pieces, (*Piece).Traceable) {
+		return nil
+	}
+	var names []string
+	for _, p := range r.Orig.Pieces {
+		if untraced(p) {
+			name, _, _ := strings.Cut(p.Sym.Name, ".")
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 type comparison struct {

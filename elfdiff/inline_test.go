@@ -38,6 +38,9 @@ func TestNotInlined(t *testing.T) {
 				if d := cmp.Diff(c.want, meaningOf(r)); d != "" {
 					t.Errorf("-want +got:\n%s\n%s", d, render(r))
 				}
+				if asks := slices.Contains(r.MayBeInline(), "f"); asks != (c.name != "it is global") {
+					t.Errorf("asks for %v", r.MayBeInline())
+				}
 			})
 		}
 	}

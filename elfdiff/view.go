@@ -486,20 +486,6 @@ func (v *View) add(sec *elfobj.Section, lo, hi uint64, names []*elfobj.Symbol) {
 	v.bySec[sec] = append(v.bySec[sec], p)
 }
 
-// Untraced are the names in the source of the local functions that ftrace cannot
-// take over, sorted.
-func (v *View) Untraced() []string {
-	var out []string
-	for _, p := range v.Pieces {
-		if p.Func && p.Sym != nil && p.Sym.Bind == elf.STB_LOCAL && p.Parent == nil && !p.Traceable() {
-			name, _, _ := strings.Cut(p.Sym.Name, ".")
-			out = append(out, name)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
 // bestName picks the symbol that people know a place by: a strong global, then
 // a local, then a weak one; the first by name among equals.
 func bestName(names []*elfobj.Symbol) *elfobj.Symbol {

@@ -583,14 +583,18 @@ func (b *builder) comparePair(ctx context.Context, p *pair) error {
 // changed is the source asked which of them are inline.
 func (b *builder) diff(ctx context.Context, p *pair) (*elfdiff.Result, error) {
 	r, err := elfdiff.Compare(p.orig, p.patched)
-	if err != nil || b.sel.fresh[p.unit.Object] || !slices.ContainsFunc(r.Problems, func(x elfdiff.Problem) bool { return x.Kind == elfdiff.NoFtraceEntry }) {
-		return r, err
+	if err != nil {
+		return nil, err
+	}
+	names := r.MayBeInline()
+	if len(names) == 0 {
+		return r, nil
 	}
 	text, err := b.cache.text(ctx, b.originalText(p.unit))
 	if err != nil {
 		return nil, err
 	}
-	return elfdiff.CompareKnowing(p.orig, p.patched, elfdiff.Source{Inline: cpptext.DeclaredInline(text, r.Orig.Untraced())})
+	return elfdiff.CompareKnowing(p.orig, p.patched, elfdiff.Source{Inline: cpptext.DeclaredInline(text, names)})
 }
 
 // withoutPins compiles the patched text as the author wrote it, after it
