@@ -35,6 +35,9 @@ func (b *builder) sampleTypes(ctx context.Context, candidates []kbuild.Unit, lef
 		}
 		units = sample
 	}
+	if len(units) == 0 {
+		return nil, false, nil
+	}
 	b.step(fmt.Sprintf("look at the types of %s of %d", count(len(units), "unit"), len(b.sel.units)+len(left)))
 	if b.pairs, err = b.compilePairs(ctx, units); err != nil {
 		return nil, false, err
