@@ -197,7 +197,9 @@ struct empty {};
 void use(void *, void *);
 static struct empty key1; static long table1[4];
 static struct empty key2; static long table2[4];
+static char flag; static struct empty key3; static long table3[4];
 int f(void) { use(&key1, table1); use(&key2, table2); return 0; }
+int g(void) { use(&key3, table3); return flag++; }
 `
 	dir := t.TempDir()
 	compile(t, dir, "source", source)
@@ -213,6 +215,9 @@ int f(void) { use(&key1, table1); use(&key2, table2); return 0; }
 	}
 	for _, tt := range []struct{ name, old, new, want string }{
 		{"the very source", "int f", "int f", ""},
+		{"in front of a gap", "&key3, table3", "&key3, table3", ""},
+		{"the other key in front of a gap", "&key3, table3", "&key1, table3", "where the rebuilt code refers to key1"},
+		{"in the gap", "&key3, table3", "(char *)&key3 + 1, table3", "where the rebuilt code refers to key3"},
 		{"the other key", "&key1, table1", "&key2, table1", "where the rebuilt code refers to key2"},
 		{"the other table", "&key2, table2", "&key2, table1", "where the rebuilt code refers to table1"},
 		{"behind the table", "&key2, table2", "&key2, table2 + 1", "where the rebuilt code refers to table2"},
@@ -223,7 +228,11 @@ int f(void) { use(&key1, table1); use(&key2, table2); return 0; }
 			if err != nil {
 				t.Fatal(err)
 			}
-			checkError(t, l.Verify(v.Named("f")), tt.want)
+			function := "f"
+			if strings.Contains(tt.old, "3") {
+				function = "g"
+			}
+			checkError(t, l.Verify(v.Named(function)), tt.want)
 		})
 	}
 }

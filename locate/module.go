@@ -73,7 +73,7 @@ func (l *Module) follow(p *elfdiff.Piece) []*elfdiff.Piece {
 		}
 		q := r.To.Piece
 		kr := byOff[r.Off-(p.Origin()-p.Lo)]
-		if kr == nil || kr.To.Kind != elfdiff.InPiece || kr.To.Piece.Sym == nil {
+		if kr == nil || kr.To.Kind != elfdiff.InPiece {
 			continue
 		}
 		if c := l.sharing(kr.To.Piece, q.Sym.Name); c != nil {
@@ -86,8 +86,8 @@ func (l *Module) follow(p *elfdiff.Piece) []*elfdiff.Piece {
 
 // sharing returns the piece that has a name and begins where k does; nil if there
 // is none. A variable without a size, such as a lock class key without lockdep,
-// begins where the next one does, and a reference by way of the section does not
-// tell which of them it means.
+// begins where the next one does, or the gap in front of it, and a reference by way
+// of the section does not tell which of them it means.
 func (l *Module) sharing(k *elfdiff.Piece, name string) *elfdiff.Piece {
 	for _, c := range l.byName[name] {
 		if c == k || !c.Func && samePlace(c, k) {
@@ -230,7 +230,7 @@ func (c *moduleCheck) piece(q, k *elfdiff.Piece, other func() error, bad func(wh
 		return c.content(q, k, bad)
 	case q.Sym == nil && k.Sym == nil && q.Func && k.Func: // an out-of-line part
 		return c.function(q, k)
-	case q.Sym == nil || k.Sym == nil:
+	case q.Sym == nil || k.Sym == nil && (q.Func || k.Func):
 		return other()
 	case !slices.ContainsFunc(q.Names, func(n *elfobj.Symbol) bool { return c.sharing(k, n.Name) != nil }):
 		return other()
