@@ -197,9 +197,11 @@ struct empty {};
 void use(void *, void *);
 static struct empty key1; static long table1[4];
 static struct empty key2; static long table2[4];
+static const struct { long a, b; } pairs[3] = { { 1, 2 }, { 3, 4 }, { 5, 6 } }; static const char after[] = "after";
 static char flag; static struct empty key3; static long table3[4];
 int f(void) { use(&key1, table1); use(&key2, table2); return 0; }
 int g(void) { use(&key3, table3); return flag++; }
+int h(void) { use((void *)pairs, (void *)(pairs + 3)); return after[flag]; }
 `
 	dir := t.TempDir()
 	compile(t, dir, "source", source)
@@ -218,6 +220,9 @@ int g(void) { use(&key3, table3); return flag++; }
 		{"in front of a gap", "&key3, table3", "&key3, table3", ""},
 		{"the other key in front of a gap", "&key3, table3", "&key1, table3", "where the rebuilt code refers to key1"},
 		{"in the gap", "&key3, table3", "(char *)&key3 + 1, table3", "where the rebuilt code refers to key3"},
+		{"the end of a table", "pairs + 3", "pairs + 3", ""},
+		{"not the end of a table", "pairs + 3", "pairs + 2", "where the rebuilt code refers to pairs+32"},
+		{"behind the end of a table", "pairs + 3", "(char *)(pairs + 3) + 1", "where the rebuilt code refers to pairs+49"},
 		{"the other key", "&key1, table1", "&key2, table1", "where the rebuilt code refers to key2"},
 		{"the other table", "&key2, table2", "&key2, table1", "where the rebuilt code refers to table1"},
 		{"behind the table", "&key2, table2", "&key2, table2 + 1", "where the rebuilt code refers to table2"},
@@ -229,8 +234,11 @@ int g(void) { use(&key3, table3); return flag++; }
 				t.Fatal(err)
 			}
 			function := "f"
-			if strings.Contains(tt.old, "3") {
+			if strings.Contains(tt.old, "key3") {
 				function = "g"
+			}
+			if strings.Contains(tt.old, "pairs") {
+				function = "h"
 			}
 			checkError(t, l.Verify(v.Named(function)), tt.want)
 		})

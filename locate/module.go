@@ -201,6 +201,9 @@ func (c *moduleCheck) ref(name string, r, kr *elfdiff.Ref, off uint64) error {
 		}
 		return nil
 	case r.To.Kind == elfdiff.InPiece && kr.To.Kind == elfdiff.InPiece:
+		if c.behind(r, kr) {
+			return nil
+		}
 		if x != y {
 			return bad("reference", "it refers to %s%+d where the rebuilt code refers to %s%+d", refName(kr), y, refName(r), x)
 		}
@@ -214,6 +217,21 @@ func (c *moduleCheck) ref(name string, r, kr *elfdiff.Ref, off uint64) error {
 		return other()
 	}
 	return nil
+}
+
+// behind tells whether a reference leads to the end of a variable, and that of the
+// module there, too: where sections are joined, the next variable may begin there.
+func (c *moduleCheck) behind(r, kr *elfdiff.Ref) bool {
+	q, k := r.To.Piece, kr.To.Piece
+	if q.Func || k.Func || q == k || distance(r) != int64(q.Size()) {
+		return false
+	}
+	end := int64(k.Origin()) + distance(kr)
+	return slices.ContainsFunc(q.Names, func(n *elfobj.Symbol) bool {
+		return slices.ContainsFunc(c.byName[n.Name], func(p *elfdiff.Piece) bool {
+			return p.Sec == k.Sec && !p.Func && p.Size() == q.Size() && int64(p.Hi) == end
+		})
+	})
 }
 
 // piece checks that a piece of the module is the rebuilt one.
