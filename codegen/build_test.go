@@ -13,6 +13,7 @@ import (
 
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/internal/testutil/objcache"
 	"github.com/klpc/klpc/target"
 )
 
@@ -42,15 +43,16 @@ func command(t testing.TB, dir, name string, args ...string) string {
 // compile makes an object of a source that sees testdata/objs/kernel.h.
 func compile(t testing.TB, source string, flags ...string) []byte {
 	t.Helper()
-	dir := t.TempDir()
-	write(t, dir, "unit.c", []byte(source))
-	header, err := filepath.Abs("../testdata/objs/kernel.h")
+	header, err := os.ReadFile("../testdata/objs/kernel.h")
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := append(strings.Fields(kernelFlags), flags...)
-	command(t, dir, "gcc", append(args, "-include", header, "-c", "-o", "unit.o", "unit.c")...)
-	return read(t, dir, "unit.o")
+	step := append(append([]string{"gcc"}, strings.Fields(kernelFlags)...), flags...)
+	return objcache.Make(t, objcache.Job{
+		Files: map[string]string{"unit.c": source, "kernel.h": string(header)},
+		Steps: [][]string{append(step, "-include", "kernel.h", "-c", "-o", "unit.o", "unit.c")},
+		Out:   "unit.o",
+	})
 }
 
 func write(t testing.TB, dir, name string, data []byte) {
@@ -90,15 +92,13 @@ func encode(t testing.TB, o *elfobj.Object) []byte {
 // relink joins objects with ld -r.
 func relink(t testing.TB, objects ...[]byte) []byte {
 	t.Helper()
-	dir := t.TempDir()
-	args := []string{"-r", "-o", "out.o"}
+	files, step := map[string]string{}, []string{"ld", "-r", "-o", "out.o"}
 	for i, data := range objects {
 		name := fmt.Sprintf("in%d.o", i)
-		write(t, dir, name, data)
-		args = append(args, name)
+		files[name] = string(data)
+		step = append(step, name)
 	}
-	command(t, dir, "ld", args...)
-	return read(t, dir, "out.o")
+	return objcache.Make(t, objcache.Job{Files: files, Steps: [][]string{step}, Out: "out.o"})
 }
 
 // difference compares a source with its patched form.

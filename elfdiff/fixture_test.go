@@ -2,6 +2,7 @@ package elfdiff
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -17,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/internal/testutil/objcache"
 )
 
 var update = flag.Bool("update", false, "rewrite the wants of testdata/objs")
@@ -147,9 +149,13 @@ func (f *fixture) compile(t testing.TB, cc string) (orig, patched []byte) {
 		t.Skipf("needs %s, which is not installed", cc)
 	}
 	if need := f.words("requires"); len(need) > 0 {
-		args := append(need, "-x", "c", "-c", "-o", os.DevNull, os.DevNull)
-		if exec.Command(cc, args...).Run() != nil {
+		step := append(append([]string{cc}, need...), "-c", "-o", "empty.o", "empty.c")
+		_, err := objcache.Try(t, objcache.Job{Files: map[string]string{"empty.c": ""}, Steps: [][]string{step}, Out: "empty.o"})
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 			t.Skipf("needs a %s that knows %s", cc, strings.Join(need, " "))
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 	second, hasSecond := f.file("also.c")
@@ -179,57 +185,36 @@ func buildSource(t testing.TB, cc, source, flags string) []byte {
 // not tell the objects apart, and joins them.
 func (f *fixture) build(t testing.TB, cc string, files map[string]string) []byte {
 	t.Helper()
-	dir := t.TempDir()
-	header, err := filepath.Abs(objs)
+	header, err := os.ReadFile(filepath.Join(objs, "kernel.h"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	job := objcache.Job{Files: map[string]string{"kernel.h": string(header)}}
 	var made []string
 	for _, name := range []string{"unit.c", "also.c"} {
 		text, ok := files[name]
 		if !ok {
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		args := strings.Fields(kernelFlags)
+		job.Files[name] = text
+		step := append([]string{cc}, strings.Fields(kernelFlags)...)
 		if strings.HasPrefix(filepath.Base(cc), "gcc") {
-			args = append(args, "-mrecord-mcount")
+			step = append(step, "-mrecord-mcount")
 		}
-		args = append(args, f.words("flags")...)
+		step = append(step, f.words("flags")...)
 		o := strings.TrimSuffix(name, ".c") + ".o"
-		args = append(args, "-I"+header, "-include", "kernel.h", "-c", "-o", o, name)
-		command(t, dir, cc, args...)
+		job.Steps = append(job.Steps, append(step, "-include", "kernel.h", "-c", "-o", o, name))
 		made = append(made, o)
 	}
-	out := made[0]
+	job.Out = made[0]
 	if len(made) > 1 {
-		command(t, dir, "ld", append([]string{"-r", "-o", "linked.o"}, made...)...)
-		out = "linked.o"
+		job.Out = "linked.o"
+		job.Steps = append(job.Steps, append([]string{"ld", "-r", "-o", job.Out}, made...))
 	}
 	if args := f.words("objcopy"); len(args) > 0 {
-		command(t, dir, "objcopy", append(args, out)...)
+		job.Steps = append(job.Steps, append(append([]string{"objcopy"}, args...), job.Out))
 	}
-	data, err := os.ReadFile(filepath.Join(dir, out))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
-
-// command runs a program that must succeed and skips the test if it is missing.
-func command(t testing.TB, dir, name string, args ...string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("needs %s, which is not installed", name)
-	}
-	cmd := exec.Command(name, args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
+	return objcache.Make(t, job)
 }
 
 func parse(t testing.TB, data []byte) *elfobj.Object {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/klpc/klpc/elfdiff"
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/internal/testutil/objcache"
 	"github.com/klpc/klpc/locate"
 	"github.com/klpc/klpc/target"
 )
@@ -83,12 +84,9 @@ func run(t *testing.T, dir, name string, args ...string) []byte {
 
 func compile(t *testing.T, dir, name, text string, more ...string) []byte {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(dir, name+".c"), []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	run(t, dir, "gcc", append(append(append([]string{}, flags...), more...), "-c", "-o", name+".o", name+".c")...)
-	data, err := os.ReadFile(filepath.Join(dir, name+".o"))
-	if err != nil {
+	step := append(append(append([]string{"gcc"}, flags...), more...), "-c", "-o", name+".o", name+".c")
+	data := objcache.Make(t, objcache.Job{Files: map[string]string{name + ".c": text}, Steps: [][]string{step}, Out: name + ".o"})
+	if err := os.WriteFile(filepath.Join(dir, name+".o"), data, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return data

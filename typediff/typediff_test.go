@@ -2,15 +2,14 @@ package typediff_test
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/klpc/klpc/elfobj"
+	"github.com/klpc/klpc/internal/testutil/objcache"
 	"github.com/klpc/klpc/typediff"
 )
 
@@ -46,20 +45,8 @@ func compilers(t *testing.T, bitFields bool) map[string][]string {
 
 func read(t *testing.T, cc []string, name, text string) *typediff.Unit {
 	t.Helper()
-	dir := t.TempDir()
-	source := filepath.Join(dir, name)
-	if err := os.WriteFile(source, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	args := append(cc[1:len(cc):len(cc)], "-O2", "-c", "-ffunction-sections", "-fno-short-enums", "-o", source+".o", source)
-	if out, err := exec.Command(cc[0], args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", cc[0], err, out)
-	}
-	data, err := os.ReadFile(source + ".o")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := elfobj.Parse(data)
+	step := append(cc[:len(cc):len(cc)], "-O2", "-c", "-ffunction-sections", "-fno-short-enums", "-o", name+".o", name)
+	o, err := elfobj.Parse(objcache.Make(t, objcache.Job{Files: map[string]string{name: text}, Steps: [][]string{step}, Out: name + ".o"}))
 	if err != nil {
 		t.Fatal(err)
 	}
