@@ -9,16 +9,15 @@ package diff_test
 // unedited fragment the number it had before, however the branches are taken.
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
-	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klpc/klpc/diff"
+	"github.com/klpc/klpc/internal/testutil/objcache"
 )
 
 // programLine is one line of a generated program.
@@ -149,13 +148,13 @@ var markerLine = regexp.MustCompile(`mark_(\d+) (\d+)\s*;`)
 // preprocess returns the line of each marker that is compiled.
 func preprocess(t *testing.T, source []byte, define string) map[string]string {
 	t.Helper()
-	cmd := exec.Command("gcc", "-std=gnu11", "-E", "-P", "-w", define, "-x", "c", "-")
-	cmd.Stdin = bytes.NewReader(source)
-	var complaints bytes.Buffer
-	cmd.Stderr = &complaints
-	out, err := cmd.Output()
+	out, err := objcache.Try(t, objcache.Job{
+		Files: map[string]string{"unit.c": string(source)},
+		Steps: [][]string{{"gcc", "-std=gnu11", "-E", "-P", "-w", define, "-o", "unit.i", "unit.c"}},
+		Out:   "unit.i",
+	})
 	if err != nil {
-		t.Fatalf("gcc: %v\n%s\n%s", err, complaints.Bytes(), source)
+		t.Fatalf("%v\n%s", err, source)
 	}
 	lines := make(map[string]string)
 	for _, m := range markerLine.FindAllStringSubmatch(string(out), -1) {
