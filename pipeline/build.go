@@ -734,7 +734,7 @@ func (b *builder) link(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range warnings(res.Output) {
+	for _, w := range warnings(res.Output, plan.Notes) {
 		b.note(w)
 	}
 	ko, err := readObject(res.Path)
@@ -753,10 +753,18 @@ func (b *builder) link(ctx context.Context) error {
 	return err
 }
 
-// warnings are the lines of Kbuild's output that warn.
-func warnings(output []byte) []string {
+// deadCode is objtool's warning of code that nothing leads to.
+var deadCode = regexp.MustCompile(`objtool: (\S+)\+0x[0-9a-f]+: unreachable instruction`)
+
+// warnings are the lines of Kbuild's output that warn. Where a note says that a
+// tracepoint stays silent in a function, nothing leads to its body.
+func warnings(output []byte, notes []string) []string {
 	var out []string
 	for _, l := range strings.Split(string(output), "\n") {
+		m := deadCode.FindStringSubmatch(l)
+		if m != nil && slices.ContainsFunc(notes, func(n string) bool { return strings.HasSuffix(n, "stays silent in the patched "+m[1]) }) {
+			continue
+		}
 		if strings.Contains(l, "arning:") && !strings.Contains(l, "the compiler differs") {
 			out = append(out, strings.TrimSpace(l))
 		}
