@@ -96,7 +96,11 @@ func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit
 		return nil, nil
 	}
 	b.step(fmt.Sprintf("look for the change in what %s read", count(len(candidates), "unit")))
-	fates, err := b.byText(ctx, candidates)
+	s, err := b.newTextSieve()
+	if err != nil {
+		return nil, err
+	}
+	fates, err := b.byText(ctx, s, candidates)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +111,7 @@ func (b *builder) decideCandidates(ctx context.Context, candidates []kbuild.Unit
 			left, names = append(left, i), append(names, candidates[i].Source)
 		}
 	}
-	sample, refused, err := b.sampleTypes(ctx, candidates, left)
+	sample, refused, err := b.sampleTypes(ctx, s, candidates, left)
 	if err != nil {
 		return nil, err
 	}
@@ -156,12 +160,8 @@ func (b *builder) checkCompiles(ctx context.Context) error {
 }
 
 // byText is the first sieve.
-func (b *builder) byText(ctx context.Context, candidates []kbuild.Unit) ([]fate, error) {
+func (b *builder) byText(ctx context.Context, s *textSieve, candidates []kbuild.Unit) ([]fate, error) {
 	fates := make([]fate, len(candidates))
-	s, err := b.newTextSieve()
-	if err != nil {
-		return nil, err
-	}
 	if s.query == nil {
 		return fates, nil
 	}

@@ -303,7 +303,11 @@ func TestStockSieves(t *testing.T) {
 // dropped checks a few units of each fate.
 func dropped(t *testing.T, k *Kernel, b *builder, each int) {
 	candidates := b.sel.candidates
-	fates, err := b.byText(t.Context(), candidates)
+	s, err := b.newTextSieve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fates, err := b.byText(t.Context(), s, candidates)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,8 +3,6 @@ package pipeline
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/klpc/klpc/kbuild"
@@ -24,15 +22,13 @@ const sampleUnits = 2
 // of the readers, and asks the layout gate. What it refuses stays refused whatever
 // other units hold (settle). The objects are kept for the step compile. sample
 // are the readers among those, candidates those with the indices left.
-func (b *builder) sampleTypes(ctx context.Context, candidates []kbuild.Unit, left []int) (sample []kbuild.Unit, refused bool, err error) {
+func (b *builder) sampleTypes(ctx context.Context, s *textSieve, candidates []kbuild.Unit, left []int) (sample []kbuild.Unit, refused bool, err error) {
 	if b.gated = b.typesMayChange(); !b.gated || len(left) < manyUnits {
 		return nil, false, nil
 	}
 	units := b.sel.units
 	if len(units) == 0 {
-		if sample, err = b.usersFirst(candidates, left); err != nil {
-			return nil, false, err
-		}
+		sample = b.usersFirst(s, candidates, left)
 		units = sample
 	}
 	if len(units) == 0 {
@@ -46,25 +42,17 @@ func (b *builder) sampleTypes(ctx context.Context, candidates []kbuild.Unit, lef
 }
 
 // usersFirst are the first readers whose own text mentions what changes.
-func (b *builder) usersFirst(candidates []kbuild.Unit, left []int) ([]kbuild.Unit, error) {
-	s, err := b.newTextSieve()
-	if err != nil || s.query == nil {
-		return nil, err
-	}
+func (b *builder) usersFirst(s *textSieve, candidates []kbuild.Unit, left []int) []kbuild.Unit {
 	var out []kbuild.Unit
 	for _, i := range left {
-		u := candidates[i]
-		text, err := os.ReadFile(filepath.Join(b.kernel.Tree.Source, u.Source))
-		if err != nil {
-			continue // a generated source
+		if len(out) == sampleUnits || s.query == nil {
+			break
 		}
-		if s.query.Mentions(text) {
-			if out = append(out, u); len(out) == sampleUnits {
-				break
-			}
+		if u := candidates[i]; s.query.Mentions(b.original(u.Source)) {
+			out = append(out, u)
 		}
 	}
-	return out, nil
+	return out
 }
 
 // refusesTypes tells whether the layout gate refuses a type of the units that are
